@@ -1,0 +1,1 @@
+"""A durable queue for generative image work."""

@@ -1,0 +1,29 @@
+"""Engines: one module a protocol, found through the entry point group `stablequeue.engines`."""
+
+from importlib.metadata import entry_points
+
+from stablequeue.engines.base import Engine
+from stablequeue.errors import SettingsError
+from stablequeue.servers import ServerConfig
+
+GROUP = "stablequeue.engines"
+
+
+def engine_types() -> list[str]:
+    """Return the names of the installed engines, sorted."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def open_engine(server: ServerConfig) -> Engine:
+    """Return an unopened session with `server`; use it with `async with`.
+
+    Raises:
+        SettingsError: No installed engine speaks the server's protocol.
+    """
+    for point in entry_points(group=GROUP):
+        if point.name == server.type:
+            engine: Engine = point.load()(server)
+            return engine
+    kinds = ", ".join(engine_types()) or "none; reinstall StableQueue"
+    message = f"server {server.alias}: there is no engine {server.type!r}. Installed: {kinds}."
+    raise SettingsError(message)

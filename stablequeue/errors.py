@@ -1,0 +1,281 @@
+"""Every failure this project expects, as one tree.
+
+::
+
+    QueueError
+    ├── BadRequest              the request itself is wrong; names the field
+    ├── SettingsError           a setting or the configuration file is wrong
+    ├── NotFound                no such job, picture, server or store
+    ├── Refused                 the command does not fit the state of things
+    ├── EngineError             a generation server
+    │   ├── EngineUnreachable   (retryable) no connection, or it broke
+    │   ├── EngineBusy          (retryable) it answers, but cannot take work now
+    │   ├── EngineStalled       (retryable) it stopped making progress
+    │   ├── EngineAuthFailed    it refused our credentials
+    │   ├── JobRejected         it will not take this job
+    │   │   ├── ModelMissing    it lacks a model the job names
+    │   │   └── Unsupported     it cannot do what the job asks
+    │   ├── JobFailed           it ran the job and failed
+    │   │   ├── OutOfMemory     the card has not enough memory
+    │   │   ├── WrongModel      the picture was made with another model than asked
+    │   │   └── Interrupted     (retryable) somebody else stopped it there
+    │   ├── ResultLost          (retryable) it ran, and the result can no longer be had
+    │   └── ProtocolError       it answered something no server of its kind should
+    ├── StoreError              where pictures go
+    │   ├── StoreUnavailable    disk full, credentials, outage: parks the server's jobs
+    │   └── UnsafeName          a name that would leave the folder
+    ├── CatalogueError          our own database
+    │   ├── CatalogueBusy       (retryable) locked for longer than we wait
+    │   └── CatalogueTooNew     written by a newer release
+    └── PrefectError            Prefect's API
+        ├── PrefectUnreachable  (retryable) no connection
+        └── PrefectRefused      it answered with a refusal
+
+`retryable` says whether asking again, unchanged, may help; the task layer obeys it and nothing
+else lists exception types. `code` is stable and is what the catalogue and `--json` show. A message
+is one line and ends with what to do next where there is something to do. All arguments go to
+`Exception.__init__`, so every error survives pickling between processes.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class QueueError(Exception):
+    """Root of every failure we expect; `str()` of it is one line for a person."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+class BadRequest(QueueError):
+    """The request is refused before a run exists.
+
+    Args:
+        field: Dotted path of the field, e.g. `loras.0.weight`.
+        problem: What is wrong with the value.
+        allowed: What would be accepted, if that can be listed.
+    """
+
+    code = "bad_request"
+
+    def __init__(self, field: str, problem: str, allowed: Sequence[str] = ()) -> None:
+        super().__init__(field, problem, tuple(allowed))
+        self.field, self.problem, self.allowed = field, problem, tuple(allowed)
+
+    def __str__(self) -> str:
+        listed = f" Allowed: {', '.join(self.allowed)}." if self.allowed else ""
+        return f"{self.field}: {self.problem.rstrip('.')}.{listed}"
+
+
+class SettingsError(QueueError):
+    """A setting is wrong; the message names it and where it came from."""
+
+    code = "settings"
+
+
+class NotFound(QueueError):
+    """No such job, picture, server or store; the message says how to list them."""
+
+    code = "not_found"
+
+
+class Refused(QueueError):
+    """The command does not fit the state of things, e.g. retrying a finished job."""
+
+    code = "refused"
+
+
+class EngineError(QueueError):
+    """Something about a generation server.
+
+    Args:
+        server: Its alias.
+        detail: What happened, and what to do about it.
+    """
+
+    code = "engine"
+
+    def __init__(self, server: str, detail: str) -> None:
+        super().__init__(server, detail)
+        self.server, self.detail = server, detail
+
+    def __str__(self) -> str:
+        return f"{self.server}: {self.detail}"
+
+
+class EngineUnreachable(EngineError):
+    """No connection, or it broke before an answer."""
+
+    code = "engine_unreachable"
+    retryable = True
+
+
+class EngineBusy(EngineError):
+    """It answers, but cannot take work now (still starting, for example)."""
+
+    code = "engine_busy"
+    retryable = True
+
+
+class EngineStalled(EngineError):
+    """No progress for longer than the step time explains."""
+
+    code = "engine_stalled"
+    retryable = True
+
+
+class EngineAuthFailed(EngineError):
+    """401 or 403: the credentials saved for the server are not accepted."""
+
+    code = "engine_auth"
+
+
+class JobRejected(EngineError):
+    """The server will not take this job; asking again will not help."""
+
+    code = "job_rejected"
+
+
+class ModelMissing(JobRejected):
+    """The server lacks a model the job names.
+
+    Args:
+        server: Alias of the server.
+        field: The request's field, e.g. `checkpoint` or `loras.0.name`.
+        name: The reference as the request gave it.
+        suggestions: Names on that server that look alike; never used silently.
+    """
+
+    code = "model_missing"
+
+    def __init__(self, server: str, field: str, name: str, suggestions: Sequence[str] = ()) -> None:
+        self.field, self.name, self.suggestions = field, name, tuple(suggestions)
+        like = f" Did you mean: {', '.join(self.suggestions)}?" if self.suggestions else ""
+        super().__init__(server, f"{field}: there is no {name!r} on this server.{like}")
+        self.args = (server, field, name, tuple(suggestions))
+
+
+class Unsupported(JobRejected):
+    """The server cannot do what the job asks.
+
+    Args:
+        server: Alias of the server.
+        field: The request's field, e.g. `sampler`.
+        problem: Why not.
+        allowed: What it offers instead, if that can be listed.
+    """
+
+    code = "unsupported"
+
+    def __init__(self, server: str, field: str, problem: str, allowed: Sequence[str] = ()) -> None:
+        self.field, self.problem, self.allowed = field, problem, tuple(allowed)
+        listed = f" It offers: {', '.join(self.allowed)}." if self.allowed else ""
+        super().__init__(server, f"{field}: {problem.rstrip('.')}.{listed}")
+        self.args = (server, field, problem, tuple(allowed))
+
+
+class JobFailed(EngineError):
+    """The server ran the job and failed; the detail carries its own words."""
+
+    code = "job_failed"
+
+
+class OutOfMemory(JobFailed):
+    """The card has not enough memory for this job."""
+
+    code = "out_of_memory"
+
+
+class WrongModel(JobFailed):
+    """The picture was made with another model, sampler or LoRA than asked: never stored."""
+
+    code = "wrong_model"
+
+
+class Interrupted(JobFailed):
+    """Somebody else stopped our job on the server."""
+
+    code = "interrupted"
+    retryable = True
+
+
+class ResultLost(EngineError):
+    """The job ran, but its result can no longer be fetched."""
+
+    code = "result_lost"
+    retryable = True
+
+
+class ProtocolError(EngineError):
+    """An answer that no server of this kind should give."""
+
+    code = "protocol"
+
+
+class StoreError(QueueError):
+    """Something about where pictures go.
+
+    Args:
+        store: Name of the store.
+        detail: What happened, and what to do about it.
+    """
+
+    code = "store"
+
+    def __init__(self, store: str, detail: str) -> None:
+        super().__init__(store, detail)
+        self.store, self.detail = store, detail
+
+    def __str__(self) -> str:
+        return f"store {self.store}: {self.detail}"
+
+
+class StoreUnavailable(StoreError):
+    """Disk full, credentials refused, outage: the server's jobs are parked, not failed."""
+
+    code = "store_unavailable"
+
+
+class UnsafeName(StoreError):
+    """A name from outside that would leave the store's folder."""
+
+    code = "unsafe_name"
+
+
+class CatalogueError(QueueError):
+    """Something about our own database."""
+
+    code = "catalogue"
+
+
+class CatalogueBusy(CatalogueError):
+    """Locked by other writers for longer than we wait."""
+
+    code = "catalogue_busy"
+    retryable = True
+
+
+class CatalogueTooNew(CatalogueError):
+    """Written by a newer release than this one."""
+
+    code = "catalogue_too_new"
+
+
+class PrefectError(QueueError):
+    """Something about Prefect's API."""
+
+    code = "prefect"
+
+
+class PrefectUnreachable(PrefectError):
+    """No connection to Prefect's API."""
+
+    code = "prefect_unreachable"
+    retryable = True
+
+
+class PrefectRefused(PrefectError):
+    """Prefect's API answered with a refusal; the message carries its reason."""
+
+    code = "prefect_refused"

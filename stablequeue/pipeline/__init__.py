@@ -1,0 +1,1 @@
+"""The life of a job below Prefect: accept, resolve, generate, monitor, store."""

@@ -1,0 +1,1 @@
+"""Pure functions over prompts and the texts that carry them."""

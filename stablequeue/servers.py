@@ -1,0 +1,78 @@
+"""What we know of a generation server before asking it: its saved configuration."""
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
+
+ANY = "any"
+ALIAS_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$"
+
+Alias = Annotated[str, Field(pattern=ALIAS_PATTERN)]
+
+
+class ServerConfig(BaseModel):
+    """One generation server as saved; the block `generation-server` has the same fields.
+
+    `alias` names the server's block document, its work pool and its deployment, so it is made of
+    lower case letters, digits and hyphens (Prefect's rule for block document names).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alias: Alias
+    type: str = Field(description="Protocol: comfyui or forge (also AUTOMATIC1111 and its forks).")
+    url: HttpUrl = Field(description="Base URL, e.g. http://127.0.0.1:8188. No credentials in it.")
+    username: str = Field(default="", description="HTTP Basic user (Forge: --api-auth).")
+    password: SecretStr = Field(default=SecretStr(""), description="HTTP Basic password.")
+    token: SecretStr = Field(default=SecretStr(""), description="Bearer token of a proxy.")
+    ui_username: str = Field(default="", description="Forge: --gradio-auth user, for /file=.")
+    ui_password: SecretStr = Field(default=SecretStr(""), description="Forge: its password.")
+    card: str = Field(
+        default="",
+        description="The graphics card it uses, as HOST/GPU. Servers on one card never generate"
+        " at once. Empty: a card of its own.",
+    )
+    store: str = Field(default="", description="Store for its pictures. Empty: the default one.")
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, le=600, description="Seconds to wait for a connection."
+    )
+    read_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Seconds to wait for short answers. Generating has no limit.",
+    )
+    stall_after_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds without any progress after which a job counts as stalled, at least;"
+        " slow steps lengthen it.",
+    )
+    sandbox: bool = Field(default=False, description="Our own built-in sandbox server.")
+
+    @field_validator("url")
+    @classmethod
+    def _no_credentials(cls, url: HttpUrl) -> HttpUrl:
+        if url.username or url.password:
+            msg = "put user and password into their own fields, not into the URL"
+            raise ValueError(msg)
+        if url.query or url.fragment:
+            msg = "give the base URL only, without ? or #"
+            raise ValueError(msg)
+        return url
+
+    @property
+    def base_url(self) -> str:
+        """The URL without a trailing slash."""
+        return str(self.url).rstrip("/")
+
+    @property
+    def card_key(self) -> str:
+        """Name of the card for locks: its own when none was given."""
+        return self.card or f"server/{self.alias}"
+
+
+def alias_from(text: str) -> str:
+    """Return `text` made into an alias, e.g. `My GPU #1` -> `my-gpu-1`; may be empty."""
+    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:48].strip("-")

@@ -1,0 +1,205 @@
+"""Settings: defaults < YAML file < environment < command line, each value with its origin.
+
+Everything this installation keeps lies below `home` unless a setting says otherwise. The file is
+`stablequeue.yaml` in `home`, or what `STABLEQUEUE_CONFIG` names.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from stablequeue.errors import SettingsError
+
+PREFIX = "STABLEQUEUE_"
+FILE_NAME = "stablequeue.yaml"
+ALIASES = {
+    # Names the user's other tools already set.
+    "home": ("CONFIG_DATA_PATH",),
+    "pictures": ("STABLE_DIFFUSION_SAVE_PATH",),
+    "files_port": ("PORT",),
+}
+
+
+class S3Settings(BaseModel):
+    """Where pictures go when they go to S3 or anything that speaks it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bucket: str = Field(default="", description="Bucket. Empty: pictures go to the folder.")
+    prefix: str = Field(default="", description="Put before every key.")
+    endpoint_url: str = Field(default="", description="For S3-compatible stores.")
+    region: str = Field(default="", description="Empty: the SDK's own default.")
+    access_key: str = Field(default="", description="Empty: the SDK's own credential chain.")
+    secret_key: SecretStr = Field(default=SecretStr(""), description="Secret access key.")
+
+
+class Settings(BaseModel):
+    """This installation's settings; make one with `load`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(description="Folder for everything StableQueue keeps.")
+    catalogue_url: str = Field(
+        default="", description="SQLAlchemy URL. Empty: SQLite in home. postgresql+psycopg://..."
+    )
+    pictures: Path | None = Field(
+        default=None, description="Folder for finished pictures. Empty: home/pictures."
+    )
+    s3: S3Settings = Field(default_factory=S3Settings)
+    prefect_api_url: str = Field(
+        default="", description="A Prefect API somebody else runs. Empty: `up` starts our own."
+    )
+    prefect_auth: SecretStr = Field(
+        default=SecretStr(""), description="USER:PASSWORD for that API. Empty: our own, generated."
+    )
+    prefect_port: int = Field(default=4200, ge=0, le=65535, description="Our Prefect server.")
+    files_port: int = Field(default=4201, ge=0, le=65535, description="Thumbnails over http.")
+    files_url: str = Field(
+        default="", description="How browsers reach that port. Empty: http://127.0.0.1:PORT."
+    )
+    sandbox_port: int = Field(default=4202, ge=0, le=65535, description="The sandbox server.")
+    input_folders: list[Path] = Field(
+        default_factory=list[Path],
+        description="Folders from which a run form in Prefect's UI may take input pictures.",
+    )
+    keep_runs_days: float = Field(
+        default=30.0, gt=0, description="Days a finished run stays in Prefect."
+    )
+    keep_trash_days: float = Field(
+        default=7.0, ge=0, description="Days a deleted picture can be brought back."
+    )
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @cached_property
+    def catalogue(self) -> str:
+        """URL of the catalogue's database."""
+        return self.catalogue_url or f"sqlite:///{self.home / 'catalogue.db'}"
+
+    @cached_property
+    def pictures_folder(self) -> Path:
+        """Folder of the built-in folder store."""
+        return self.pictures or self.home / "pictures"
+
+    @cached_property
+    def spool(self) -> Path:
+        """Folder of results fetched but not yet stored."""
+        return self.home / "spool"
+
+    @cached_property
+    def inputs(self) -> Path:
+        """Folder of input pictures, by hash."""
+        return self.home / "inputs"
+
+    @cached_property
+    def thumbnails(self) -> Path:
+        """Folder of thumbnails, by hash of the picture."""
+        return self.home / "thumbnails"
+
+    @cached_property
+    def locks(self) -> Path:
+        """Folder of lock files, one a card."""
+        return self.home / "locks"
+
+    @cached_property
+    def run_folder(self) -> Path:
+        """Folder of what exists only while `up` runs: ports, pids."""
+        return self.home / "run"
+
+    @cached_property
+    def secrets_file(self) -> Path:
+        """File (0600) with what was generated at first start."""
+        return self.home / "secrets.json"
+
+
+def load(overrides: dict[str, Any] | None = None) -> Settings:
+    """Return the settings in force; `overrides` come from the command line.
+
+    Raises:
+        SettingsError: A value or the file is wrong; says which and where it came from.
+    """
+    return load_with_origins(overrides)[0]
+
+
+def load_with_origins(
+    overrides: dict[str, Any] | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """Return the settings and, for every setting, where its value came from."""
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    environment = _from_environment()
+    home = given.get("home") or environment.get("home", (None, ""))[0] or _default_home()
+    file = Path(os.environ.get(PREFIX + "CONFIG") or Path(home) / FILE_NAME)
+    from_file = _from_file(file)
+
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for key, value in from_file.items():
+        values[key], origins[key] = value, str(file)
+    for key, (value, name) in environment.items():
+        values[key], origins[key] = _merged(values.get(key), value), f"environment {name}"
+    for key, value in given.items():
+        values[key], origins[key] = value, "command line"
+    values["home"] = Path(values.get("home", home)).expanduser().absolute()
+    try:
+        return Settings.model_validate(values), origins
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        origin = origins.get(str(first["loc"][0]) if first["loc"] else "", "default")
+        message = f"setting {name} (from {origin}): {first['msg']}"
+        raise SettingsError(message) from None
+
+
+def _default_home() -> Path:
+    return user_data_path("stablequeue", appauthor=False)
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**cast("dict[str, Any]", below), **cast("dict[str, Any]", above)}
+    return above
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        message = f"cannot read {file}: {error.strerror}"
+        raise SettingsError(message) from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        message = f"{file}{line}: not valid YAML"
+        raise SettingsError(message) from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        message = f"{file}: expected `name: value` lines"
+        raise SettingsError(message)
+    return {str(key): value for key, value in cast("dict[Any, Any]", data).items()}
+
+
+def _from_environment() -> dict[str, tuple[Any, str]]:
+    found: dict[str, tuple[Any, str]] = {}
+    for field in Settings.model_fields:
+        for name in (PREFIX + field.upper(), *ALIASES.get(field, ())):
+            if (value := os.environ.get(name, "")) != "":
+                parsed: Any = value.split(os.pathsep) if field == "input_folders" else value
+                found[field] = (parsed, name)
+                break
+    s3 = {
+        field: os.environ[name]
+        for field in S3Settings.model_fields
+        if (name := f"{PREFIX}S3_{field.upper()}") in os.environ
+    }
+    if s3:
+        found["s3"] = (s3, f"{PREFIX}S3_*")
+    return found

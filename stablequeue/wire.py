@@ -1,0 +1,100 @@
+"""HTTP to generation servers: one client, one way to translate faults, one kind of log line.
+
+Log lines carry the job, the server and the direction: `[SERVER→FORGE] gpu-a job=1a2b3c4d POST
+/sdapi/v1/txt2img`, where SERVER is us. Queries, bodies and credentials are never logged.
+"""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import httpx
+
+from stablequeue.errors import EngineAuthFailed, EngineBusy, EngineUnreachable
+from stablequeue.servers import ServerConfig
+
+logger = logging.getLogger("stablequeue.wire")
+
+current_job: ContextVar[str] = ContextVar("current_job", default="-")
+"""Short id of the job whose exchange is logged."""
+
+_REFUSED = {401, 403}
+_STARTING = {502, 503, 504}
+
+
+def log_out(server: ServerConfig, text: str) -> None:
+    """Log something we send."""
+    logger.info("[SERVER→%s] %s job=%s %s", _tag(server), server.alias, current_job.get(), text)
+
+
+def log_in(server: ServerConfig, text: str) -> None:
+    """Log something we received."""
+    logger.info("[%s→SERVER] %s job=%s %s", _tag(server), server.alias, current_job.get(), text)
+
+
+def _tag(server: ServerConfig) -> str:
+    return server.type.upper()
+
+
+def open_client(server: ServerConfig, **options: Any) -> httpx.AsyncClient:
+    """Return an httpx client for `server`: base URL, credentials, timeouts, logging.
+
+    Redirects are not followed and the environment's proxies are not used: a saved server is
+    reached directly or not at all.
+    """
+
+    async def sent(request: httpx.Request) -> None:
+        log_out(server, f"{request.method} {request.url.path}")
+
+    async def answered(response: httpx.Response) -> None:
+        log_in(server, f"{response.status_code} {response.request.url.path}")
+
+    headers: dict[str, str] = {}
+    auth: httpx.Auth | None = None
+    if token := server.token.get_secret_value():
+        headers["Authorization"] = f"Bearer {token}"
+    elif server.username:
+        auth = httpx.BasicAuth(server.username, server.password.get_secret_value())
+    return httpx.AsyncClient(
+        base_url=server.base_url + "/",
+        headers=headers,
+        auth=auth,
+        timeout=httpx.Timeout(server.read_timeout_s, connect=server.connect_timeout_s),
+        trust_env=False,
+        event_hooks={"request": [sent], "response": [answered]},
+        **options,
+    )
+
+
+@asynccontextmanager
+async def faults(server: ServerConfig, doing: str) -> AsyncGenerator[None]:
+    """Translate httpx's transport errors into ours. `doing` completes "while ..."."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise EngineUnreachable(
+            server.alias,
+            f"no answer while {doing} ({reason}). Is it running at {server.base_url}?",
+        ) from error
+    except (httpx.InvalidURL, httpx.DecodingError) as error:
+        raise EngineUnreachable(server.alias, f"unreadable answer while {doing}") from error
+
+
+def check_access(server: ServerConfig, response: httpx.Response) -> None:
+    """Raise for refused credentials and for a server (or proxy) that is not ready.
+
+    Raises:
+        EngineAuthFailed: 401 or 403.
+        EngineBusy: 502, 503 or 504.
+    """
+    if response.status_code in _REFUSED:
+        raise EngineAuthFailed(
+            server.alias,
+            f"it refused our credentials ({response.status_code}). "
+            f"Correct them with: stablequeue servers add {server.alias} --update ...",
+        )
+    if response.status_code in _STARTING:
+        raise EngineBusy(server.alias, f"it is not ready ({response.status_code}); trying again")
