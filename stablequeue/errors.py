@@ -7,6 +7,7 @@
     ├── SettingsError           a setting or the configuration file is wrong
     ├── NotFound                no such job, picture, server or store
     ├── Refused                 the command does not fit the state of things
+    ├── UnreadableFile          a picture or its metadata is damaged, cut off or too large
     ├── EngineError             a generation server
     │   ├── EngineUnreachable   (retryable) no connection, or it broke
     │   ├── EngineBusy          (retryable) it answers, but cannot take work now
@@ -84,6 +85,12 @@ class Refused(QueueError):
     """The command does not fit the state of things, e.g. retrying a finished job."""
 
     code = "refused"
+
+
+class UnreadableFile(QueueError):
+    """A picture, or what is embedded in it, is damaged, cut off, too large or no picture."""
+
+    code = "unreadable_file"
 
 
 class EngineError(QueueError):
