@@ -1,0 +1,206 @@
+"""Prefect's server in this process, set up as a queue: `python -m stablequeue.server`.
+
+It listens on loopback only, keeps everything below `home/prefect`, and writes its address into the
+run folder once it takes requests. SIGTERM or Ctrl-C ends it.
+
+Two things differ from `prefect server start`. SQLite transactions open IMMEDIATE: deferred ones
+that read and then write fail at once when another commit comes between, whatever the busy timeout
+(measured: 5 % of writes refused from one client, 60 % from two). And the UI has a route that logs
+the user in (`stablequeue.server_login`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from filelock import FileLock, Timeout
+
+from stablequeue.errors import QueueError, Refused, SettingsError
+from stablequeue.secrets import load_secrets, private_folder
+from stablequeue.server_login import App, LoginRoute
+from stablequeue.server_settings import (
+    HOST,
+    clean_environment,
+    forget_address,
+    prefect_home,
+    running_url,
+    server_environment,
+    write_address,
+)
+from stablequeue.settings import Settings, load
+
+logger = logging.getLogger("stablequeue.server")
+
+TRIED_VERSIONS = re.compile(r"3\.(8|9)\.\d")
+"""Versions of Prefect whose `begin_transaction` we replace."""
+
+_STOP_S = 10
+
+
+def main() -> int:
+    """Run the server until it is told to stop; 0, or 1 when it cannot start."""
+    try:
+        settings = load()
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("stablequeue").setLevel(settings.log_level)
+        run(settings)
+    except QueueError as error:
+        print(f"stablequeue: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def run(settings: Settings) -> None:
+    """Run the server in this process, which must not have imported Prefect yet.
+
+    Raises:
+        Refused: One runs already for this home, or the port is taken.
+    """
+    if "prefect" in sys.modules:
+        message = "Prefect is imported already; run python -m stablequeue.server on its own"
+        raise SettingsError(message)
+    home = prefect_home(settings)
+    private_folder(settings.run_folder)
+    lock = FileLock(settings.run_folder / "prefect.lock", timeout=0)
+    try:
+        with lock, _listen(settings.prefect_port) as listener:
+            port: int = listener.getsockname()[1]
+            ours = server_environment(settings, port=port)
+            inherited = clean_environment()
+            os.environ.clear()
+            os.environ.update({**inherited, **ours})
+            os.chdir(home)  # away from any prefect.toml or .env of the user's
+            # Uvicorn raises the signal that stopped it again once it is done: then this one acts.
+            signal.signal(signal.SIGTERM, _stop)
+            app = _application(settings, port)
+            asyncio.run(_serve(app, listener, settings, f"http://{HOST}:{port}/api"))
+    except Timeout:
+        where = running_url(settings) or "this home"
+        message = f"a Prefect server already runs for {where}; stop it first"
+        raise Refused(message) from None
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    sys.exit(0)
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere the option would let two programs share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        message = (
+            f"port {port} is taken ({error.strerror}); choose another with"
+            " STABLEQUEUE_PREFECT_PORT, 0 for any free one"
+        )
+        raise Refused(message) from error
+    listener.set_inheritable(False)
+    return listener
+
+
+def _application(settings: Settings, port: int) -> App:
+    import prefect  # noqa: PLC0415  reads its settings from the environment set above
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+
+    make_transactions_immediate(prefect.__version__)
+    auth = load_secrets(settings).auth.get_secret_value()
+    hosts = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
+    return LoginRoute(cast("App", create_app(final=True)), settings, auth, hosts)
+
+
+def make_transactions_immediate(version: str) -> bool:
+    """Make Prefect's SQLite transactions take the write lock when they begin.
+
+    Args:
+        version: Of the installed Prefect.
+
+    Returns:
+        Whether it was done. If not, a warning says that the server runs as it is.
+    """
+    from prefect.server.database import configurations  # noqa: PLC0415
+
+    sqlite: Any = getattr(configurations, "AioSqliteConfiguration", None)
+    stock: Callable[..., Any] | None = getattr(sqlite, "begin_transaction", None)
+    mode: ContextVar[str | None] | None = getattr(configurations, "SQLITE_BEGIN_MODE", None)
+    if not TRIED_VERSIONS.match(version) or stock is None or mode is None:
+        logger.warning(
+            "Prefect %s was not tried with immediate SQLite transactions; it runs as it is, and"
+            " may refuse some writes under load",
+            version,
+        )
+        return False
+
+    @contextlib.asynccontextmanager
+    async def begin_transaction(
+        self: Any, session: Any, with_for_update: bool = False
+    ) -> AsyncGenerator[Any, None]:
+        del with_for_update  # always
+        async with stock(self, session, with_for_update=True) as transaction:
+            await session.connection()  # BEGIN IMMEDIATE now, not at the first statement
+            # The mode is inherited by whatever the body opens: a second session that only reads
+            # (PATCH of a work queue opens one) would wait for our own lock until it times out.
+            token = mode.set(None)
+            try:
+                yield transaction
+            finally:
+                mode.reset(token)
+
+    sqlite.begin_transaction = begin_transaction
+    return True
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that tells other processes when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, url: str) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            write_address(self._settings, self._url)
+            logger.info("Prefect's API answers at %s", self._url)
+
+
+async def _serve(app: App, listener: socket.socket, settings: Settings, url: str) -> None:
+    config = uvicorn.Config(
+        cast("Any", app),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_STOP_S,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
+    )
+    server = _Server(config, settings, url)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        forget_address(settings)
+    if not server.started:
+        message = "Prefect's server did not start; its own lines above say why"
+        raise Refused(message)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""One Prefect server for a whole test run, also when pytest-xdist splits it over processes.
+
+It is our own server (`python -m stablequeue.server`), so every test that uses it tests that too.
+Starting takes 5 to 20 s; the first that needs it starts it, the last one that is done stops it.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from filelock import FileLock
+
+from stablequeue.prefect_api import PrefectApi, open_prefect
+from stablequeue.secrets import private_folder
+from stablequeue.server_settings import api_auth, api_url, clean_environment, client_environment
+from stablequeue.settings import Settings
+from tests.support.waiting import wait_until
+
+START_S = 90.0
+"""A first start migrates an empty database; on a loaded machine that takes a while."""
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running server and what is needed to reach it."""
+
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        """URL of the API, ending with /api."""
+        return api_url(self.settings)
+
+    @property
+    def origin(self) -> str:
+        """URL of the UI, without a slash at its end."""
+        return self.url.removesuffix("/api")
+
+    @property
+    def auth(self) -> str:
+        """USER:PASSWORD."""
+        return api_auth(self.settings)
+
+    def api(self) -> PrefectApi:
+        """Return a session with its API."""
+        return open_prefect(self.settings)
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the environment of a process that uses it."""
+        return {
+            **clean_environment(),
+            **client_environment(self.settings),
+            "STABLEQUEUE_HOME": str(self.settings.home),
+            "STABLEQUEUE_PREFECT_PORT": "0",
+            **(extra or {}),
+        }
+
+
+def start_server(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+    """Start a server of its own process group and wait until it takes requests."""
+    environment = {
+        **clean_environment(),
+        "STABLEQUEUE_HOME": str(settings.home),
+        "STABLEQUEUE_PREFECT_PORT": "0",
+    }
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stablequeue.server"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"the Prefect server ended: {log.read_text(errors='replace')[-2000:]}")
+        if not (settings.run_folder / "prefect.json").exists():
+            return False
+        return httpx.get(f"{api_url(settings)}/health", timeout=5).is_success
+
+    wait_until(answers, timeout_s=START_S, every_s=0.1, why="the Prefect server answers")
+    return process
+
+
+def copied_home(server: PrefectServer, home: Path) -> Settings:
+    """Return settings of a new home with a copy of a running server's secrets and database.
+
+    A server starts there without the 10 s of migrations.
+    """
+    folder = private_folder(private_folder(home) / "prefect")
+    shutil.copy2(server.settings.secrets_file, home)
+    source = server.settings.home / "prefect" / "prefect.db"
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+        closing(sqlite3.connect(folder / "prefect.db")) as new,
+    ):
+        old.backup(new)
+    shutil.copy2(source.with_name("memo_store.toml"), folder)
+    return Settings(home=home, prefect_port=0)
+
+
+def stop_process(process: subprocess.Popen[bytes], *, timeout_s: float = 20.0) -> int:
+    """Ask a process to end, insist after a while, return its exit code."""
+    process.terminate()
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait(timeout_s)
+
+
+@contextmanager
+def shared_server(folder: Path) -> Generator[PrefectServer]:
+    """Use the one server of `folder`, starting and stopping it if nobody else uses it."""
+    settings = Settings(home=folder / "home", prefect_port=0)
+    users, lock = folder / "users.json", FileLock(folder / "users.lock")
+    me = os.getpid()
+    started: subprocess.Popen[bytes] | None = None
+    with lock:
+        state = _read(users)
+        if not state["users"]:
+            started = start_server(settings, folder / "server.log")
+            state["pid"] = started.pid
+        users.write_text(json.dumps({**state, "users": [*state["users"], me]}))
+    try:
+        yield PrefectServer(settings)
+    finally:
+        with lock:
+            state = _read(users)
+            state["users"].remove(me)
+            users.write_text(json.dumps(state))
+            if not state["users"]:
+                _stop(state["pid"], settings)
+        if started is not None and started.poll() is None and not state["users"]:
+            started.wait(20)
+
+
+def _read(users: Path) -> dict[str, Any]:
+    return json.loads(users.read_text()) if users.exists() else {"users": []}
+
+
+def _stop(pid: int, settings: Settings) -> None:
+    os.kill(pid, signal.SIGTERM)
+    wait_until(
+        lambda: not (settings.run_folder / "prefect.json").exists(), why="the server stopped"
+    )
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """Give the test run's Prefect server; it keeps what other tests put there."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = root / "prefect-server"
+    folder.mkdir(exist_ok=True)
+    with shared_server(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def prefect_api(prefect_server: PrefectServer) -> Iterator[PrefectApi]:
+    """Give a session with the test run's Prefect server."""
+    with prefect_server.api() as api:
+        yield api
