@@ -1,0 +1,316 @@
+"""Connections and transactions: reads that cannot write, writes that are immediate and short.
+
+SQLite lets one process write at a time, and a transaction that began by reading fails at once when
+another commits in between, whatever the timeout. So every write transaction is `BEGIN IMMEDIATE`,
+and reading connections are `query_only`: SQLite itself refuses to upgrade them. Within a process
+writers queue on a lock, because SQLite's own waiting polls and is unfair.
+"""
+
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
+from sqlmodel import Session
+
+from stablequeue.catalogue.location import postgresql_url, sqlite_path
+from stablequeue.errors import CatalogueBusy, CatalogueError, SettingsError
+
+T = TypeVar("T")
+
+POOL_SIZE = 5
+_TRIES = 10
+_CONFLICTS = {"23505", "40001", "40P01"}  # unique violation, serialization, deadlock: run it again
+_BUSY_STATES = {"55P03", "53300", "57014"}  # lock not available, too many clients, timeout
+
+
+class Database:
+    """One database, as seen by one process.
+
+    Nothing is opened before the first transaction, and a forked child opens its own.
+
+    Args:
+        url: As in the settings.
+        first_use: Called with a reading connection once a process, before its first transaction.
+        patience_s: How long to wait for other writers, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        first_use: Callable[[Connection], None],
+        patience_s: float = 30.0,
+    ) -> None:
+        self.url = url
+        self.path = sqlite_path(url)
+        self._first_use = first_use
+        self._patience_s = patience_s
+        self._opening = threading.Lock()
+        self._open: _Open | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages; never with a password."""
+        if self.path is not None:
+            return str(self.path)
+        return make_url(postgresql_url(self.url)).render_as_string(hide_password=True)
+
+    def read(self, work: Callable[[Session], T]) -> T:
+        """Run `work` on one unchanging view of the data.
+
+        Raises:
+            CatalogueBusy: No connection in time. Retryable.
+            CatalogueError: Anything else; says what to do.
+        """
+        opened = self._ready()
+        with (
+            translated(self.name, self._patience_s),
+            Session(opened.reader, expire_on_commit=False) as session,
+        ):
+            return work(session)
+
+    def write(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in one immediate transaction and commit it.
+
+        On PostgreSQL `work` runs again when another writer came in between, so it must do nothing
+        outside the database.
+
+        Raises:
+            CatalogueBusy: Locked by others for too long. Retryable.
+            CatalogueError: Anything else; says what to do. Nothing was written.
+        """
+        opened = self._ready()
+        with translated(self.name, self._patience_s), self._turn(opened):
+            for attempt in range(_TRIES):
+                try:
+                    with Session(opened.writer, expire_on_commit=False) as session, session.begin():
+                        return work(session)
+                except DBAPIError as error:
+                    if attempt == _TRIES - 1 or _sqlstate(error) not in _CONFLICTS:
+                        raise
+                time.sleep(random.uniform(0, 0.005) * 2**attempt)  # noqa: S311  # not a secret
+        raise AssertionError  # pragma: no cover  # the loop returns or raises
+
+    def verify(self) -> None:
+        """Run `first_use` now, whether or not it ran before."""
+        opened = self._ready()
+        with translated(self.name, self._patience_s), opened.reader.connect() as connection:
+            self._first_use(connection)
+
+    def close(self) -> None:
+        """Close this process's connections; a later call opens new ones."""
+        with self._opening:
+            if self._open is not None and self._open.pid == os.getpid():
+                self._open.dispose()
+            self._open = None
+
+    def _ready(self) -> "_Open":
+        opened = self._open
+        if opened is not None and opened.pid == os.getpid():
+            return opened
+        with self._opening:
+            if self._open is None or self._open.pid != os.getpid():
+                # A parent's connections are left alone: closing them here would break its locks.
+                opened = _Open(
+                    reader=open_engine(self.url, writing=False, patience_s=self._patience_s),
+                    writer=open_engine(self.url, writing=True, patience_s=self._patience_s),
+                )
+                try:
+                    with (
+                        translated(self.name, self._patience_s),
+                        opened.reader.connect() as connection,
+                    ):
+                        self._first_use(connection)
+                except BaseException:
+                    opened.dispose()
+                    raise
+                self._open = opened
+            return self._open
+
+    @contextmanager
+    def _turn(self, opened: "_Open") -> Generator[None]:
+        if self.path is None:
+            yield
+            return
+        if not opened.writing.acquire(timeout=self._patience_s):
+            raise _busy(self.name, self._patience_s)
+        try:
+            yield
+        finally:
+            opened.writing.release()
+
+
+@contextmanager
+def translated(name: str, patience_s: float) -> Generator[None]:
+    """Turn what drivers raise into our errors.
+
+    Args:
+        name: What to call the database.
+        patience_s: How long was waited for other writers, in seconds.
+    """
+    try:
+        yield
+    except PoolTimeout as error:
+        raise _busy(name, patience_s) from error
+    except sqlite3.Error as error:
+        raise _sqlite_error(name, error, patience_s) from error
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise _sqlite_error(name, error.orig, patience_s) from error
+        raise _postgresql_error(name, error, patience_s) from error
+
+
+def _busy(name: str, patience_s: float) -> CatalogueBusy:
+    return CatalogueBusy(f"{name}: other writers kept it locked for {patience_s:g} s; try again")
+
+
+def _postgresql_error(name: str, error: DBAPIError, patience_s: float) -> CatalogueError:
+    if _sqlstate(error) in _CONFLICTS | _BUSY_STATES:
+        return _busy(name, patience_s)
+    reason = _one_line(error.orig)
+    refused = any(words in reason for words in ("authentication failed", "does not exist"))
+    if isinstance(error, OperationalError) and not refused:
+        return CatalogueBusy(f"{name}: no connection ({reason}). Is the server running?")
+    return CatalogueError(f"{name}: {reason}")
+
+
+def _sqlite_error(name: str, error: sqlite3.Error, patience_s: float) -> CatalogueError:
+    code = getattr(error, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
+        return _busy(name, patience_s)
+    for start, advice in _SQLITE_ADVICE.items():
+        if code.startswith(start):
+            return CatalogueError(f"{name}: {advice}")
+    return CatalogueError(f"{name}: {_one_line(error)}")
+
+
+_SQLITE_ADVICE = {
+    "SQLITE_CANTOPEN": "there is no catalogue here, or it cannot be opened; run: stablequeue up",
+    "SQLITE_FULL": "the disk is full; make room and try again",
+    "SQLITE_READONLY": "the file may not be written; check its owner and permissions",
+    "SQLITE_CORRUPT": "the file is damaged; restore one of the copies in the folder backups",
+    "SQLITE_NOTADB": "this is not a database; check the setting catalogue_url",
+    "SQLITE_IOERR": "the disk failed or is full; check it and try again",
+}
+
+
+@dataclass(frozen=True)
+class _Open:
+    """Engines of one process."""
+
+    reader: Engine
+    writer: Engine
+    pid: int = field(default_factory=os.getpid)
+    writing: threading.Lock = field(default_factory=threading.Lock)
+
+    def dispose(self) -> None:
+        """Close every connection that is not in use."""
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+def open_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
+    """Return an engine whose transactions are immediate (`writing`) or cannot write.
+
+    Raises:
+        SettingsError: The URL is wrong, or the driver for PostgreSQL is not installed.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        return _postgresql_engine(url, writing=writing, patience_s=patience_s)
+
+    def connect() -> sqlite3.Connection:
+        return connect_sqlite(path, patience_s=patience_s, query_only=not writing)
+
+    engine = create_engine(
+        "sqlite://",
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=POOL_SIZE,
+        max_overflow=-1,
+        pool_timeout=patience_s,
+    )
+    begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def connect_sqlite(
+    path: Path,
+    *,
+    patience_s: float,
+    query_only: bool = False,
+    create: bool = False,
+    foreign_keys: bool = True,
+) -> sqlite3.Connection:
+    """Open an SQLite file with our settings; it must exist unless `create`.
+
+    Transactions are begun by hand. The connection may change threads, one at a time.
+    """
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        timeout=patience_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")  # macOS: to the disk, not only to its cache
+    connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+    connection.execute("PRAGMA cache_size = -16000")  # KiB
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+    if query_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _postgresql_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
+    options = f"-c timezone=UTC -c lock_timeout={int(patience_s * 1000)}"
+    arguments: dict[str, Any] = {
+        "options": options,
+        "connect_timeout": max(2, int(patience_s)),
+        "application_name": "stablequeue",
+        # A prepared plan does not see the words searched for, which decide between index and scan.
+        "prepare_threshold": None,
+    }
+    try:
+        return create_engine(
+            postgresql_url(url),
+            connect_args=arguments,
+            execution_options={} if writing else {"postgresql_readonly": True},
+            isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_SIZE,
+            pool_timeout=patience_s,
+            pool_pre_ping=True,
+        )
+    except ArgumentError as error:
+        message = "setting catalogue_url: not a database URL. Use postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        raise SettingsError(message) from error
+    except ModuleNotFoundError as error:
+        message = "PostgreSQL needs one more package; install: stablequeue[postgresql]"
+        raise SettingsError(message) from error
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _one_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""One file a revision, named after it; `stablequeue.catalogue.revisions` lists them too."""

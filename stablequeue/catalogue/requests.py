@@ -1,0 +1,298 @@
+"""Requests: what was asked, which is also the outbox."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, delete
+from sqlmodel import Session, and_, col, or_, select
+
+from stablequeue.catalogue.facets import folded_tag
+from stablequeue.catalogue.part import Part, now, request_row, valid_job_id
+from stablequeue.catalogue.records import ENDED, FINISHED, JobState, NewJob, StoredRequest
+from stablequeue.catalogue.tables import OutcomeRow, RequestRow, RequestTagRow
+from stablequeue.errors import NotFound, Refused
+from stablequeue.request import GenerationRequest
+
+MOST_LISTED = 1000
+CHUNK = 500
+R = TypeVar("R", RequestRow, OutcomeRow)
+
+
+class RequestPart(Part):
+    """Accepting, sending, starting and listing jobs."""
+
+    def accept(
+        self,
+        request: GenerationRequest,
+        *,
+        job_id: str,
+        seed: int,
+        deployment: str,
+        source: str = "",
+    ) -> StoredRequest:
+        """Put a job on disk; when this returns it is accepted.
+
+        Accepting twice is once: a row with this job id wins and is returned, whatever it asks.
+        """
+        job = NewJob(
+            request=request, job_id=job_id, seed=seed, deployment=deployment, source=source
+        )
+        return self.accept_many([job])[0]
+
+    def accept_many(self, jobs: Sequence[NewJob]) -> list[StoredRequest]:
+        """Accept several jobs in one transaction: all of them or none, in the order given."""
+
+        def work(session: Session) -> list[StoredRequest]:
+            return [_accept(session, job, _new_row(job)) for job in jobs]
+
+        return self._db.write(work)
+
+    def start(
+        self,
+        request: GenerationRequest,
+        *,
+        job_id: str,
+        seed: int,
+        server: str,
+        flow_run_id: str,
+        deployment: str,
+    ) -> StoredRequest:
+        """Record that a job's flow begins, and return what it is to do.
+
+        The first start freezes request and seed as given here (until then the run's parameters
+        were the truth, and people may edit them); a later one returns the frozen ones and only
+        notes server and run. A job that had ended without a result is open again.
+
+        Raises:
+            Refused: It was cancelled, and this is not the run it was cancelled in. A new run of it
+                is made with `reopen` first.
+        """
+        job = NewJob(request=request, job_id=job_id, seed=seed, deployment=deployment)
+        job_id = valid_job_id(job_id)
+
+        def work(session: Session) -> StoredRequest:
+            query = select(RequestRow).where(col(RequestRow.job_id) == job_id).with_for_update()
+            row = session.exec(query).one_or_none()
+            if row is None:
+                row = _new_row(job)
+                session.add(row)
+            elif row.state == JobState.CANCELLED and row.flow_run_id != flow_run_id:
+                message = f"job {job_id} was cancelled. Start it again with: stablequeue retry"
+                raise Refused(message)
+            if row.started_at is None:
+                row.data, row.seed = request.dumped(), seed
+                row.started_at = now()
+                session.flush()
+                _set_tags(session, row, request.tags)
+            if row.state not in FINISHED:
+                drop_outcome(session, row)
+                row.state = JobState.STARTED
+            row.server, row.flow_run_id, row.deployment = server, flow_run_id, deployment
+            row.sent_at = row.sent_at or now()
+            session.flush()
+            return stored_request(row)
+
+        return self._db.write(work)
+
+    def unsent(self, *, older_than_s: float, limit: int) -> list[StoredRequest]:
+        """Return accepted jobs that have no flow run and did not end, oldest first."""
+        before = now() - timedelta(seconds=older_than_s)
+        query = (
+            select(RequestRow)
+            .where(col(RequestRow.state) == JobState.ACCEPTED)
+            .where(col(RequestRow.accepted_at) <= before)
+            .order_by(col(RequestRow.id))
+            .limit(limit)
+        )
+        return self._db.read(lambda session: [stored_request(row) for row in session.exec(query)])
+
+    def mark_sent(self, job_id: str, flow_run_id: str) -> bool:
+        """Record the flow run a job has now.
+
+        Returns:
+            False when the job ended meanwhile (somebody cancelled it): the caller cancels the run.
+        """
+        job_id = valid_job_id(job_id)
+
+        def work(session: Session) -> bool:
+            row = request_row(session, job_id, lock=True)
+            if row.state in ENDED - FINISHED:
+                return False
+            if row.state in {JobState.ACCEPTED, JobState.SENT}:
+                row.state, row.flow_run_id, row.sent_at = JobState.SENT, flow_run_id, now()
+            return True
+
+        return self._db.write(work)
+
+    def reopen(self, job_id: str, *, deployment: str = "", server: str = "") -> StoredRequest:
+        """Make a job that ended without a result wait for a new flow run under the same id.
+
+        Its outcome is forgotten, its frozen request and its attempts stay. A job that has not
+        ended is returned as it is.
+
+        Raises:
+            Refused: It has its result already.
+        """
+        job_id = valid_job_id(job_id)
+
+        def work(session: Session) -> StoredRequest:
+            row = request_row(session, job_id, lock=True)
+            if row.state in FINISHED:
+                again = "make another like it with: stablequeue retry --again"
+                raise Refused(f"job {job_id} is {row.state}; {again}")
+            if row.state in ENDED:
+                drop_outcome(session, row)
+                row.state, row.flow_run_id, row.sent_at = JobState.ACCEPTED, "", None
+                row.deployment = deployment or row.deployment
+                row.server = server or row.server
+                session.flush()
+            return stored_request(row)
+
+        return self._db.write(work)
+
+    def request(self, job_id: str) -> StoredRequest:
+        """Return the job with this id, or the only one whose id begins or ends with it.
+
+        Raises:
+            NotFound: There is none.
+            Refused: There are several.
+        """
+        digits = job_id.strip().lower().replace("-", "")
+
+        def work(session: Session) -> list[RequestRow]:
+            query = select(RequestRow).where(_begins_or_ends(digits))
+            return list(session.exec(query.limit(2)).all())
+
+        usable = 0 < len(digits) <= 32 and not set(digits) - set("0123456789abcdef")  # noqa: PLR2004  # digits of a UUID
+        found = self._db.read(work) if usable else []
+        if not found:
+            message = f"there is no job {job_id[:50]!r}. List them with: stablequeue ls --all"
+            raise NotFound(message)
+        if len(found) > 1:
+            message = f"more than one job has {job_id[:50]!r} in its id; give more of it"
+            raise Refused(message)
+        return stored_request(found[0])
+
+    def requests(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        server: str | None = None,
+        tag: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[StoredRequest]:
+        """Return jobs, newest first.
+
+        Args:
+            states: Only these; empty: all.
+            server: Only this server's (as asked, or as taken once started).
+            tag: Only with this tag, in any case.
+            limit: At most 1000.
+            before: Only those whose `id` is smaller: the last one of the page before.
+        """
+        query = select(RequestRow).order_by(col(RequestRow.id).desc())
+        if states:
+            query = query.where(col(RequestRow.state).in_(sorted(states)))
+        if server is not None:
+            query = query.where(col(RequestRow.server) == server)
+        if before is not None:
+            query = query.where(col(RequestRow.id) < before)
+        if tag is not None:
+            query = query.join(
+                RequestTagRow, col(RequestTagRow.request_id) == col(RequestRow.id)
+            ).where(col(RequestTagRow.tag) == folded_tag(tag))
+        query = query.limit(max(0, min(limit, MOST_LISTED)))
+        return self._db.read(lambda session: [stored_request(row) for row in session.exec(query)])
+
+    def requests_by_id(self, job_ids: Iterable[str]) -> dict[str, StoredRequest]:
+        """Return those of these jobs that there are, by full job id."""
+
+        def work(session: Session) -> dict[str, StoredRequest]:
+            rows = bulk(session, RequestRow, RequestRow.job_id, job_ids)
+            return {row.job_id: stored_request(row) for row in rows}
+
+        return self._db.read(work)
+
+
+def bulk(session: Session, table: type[R], column: Any, job_ids: Iterable[str]) -> list[R]:
+    """Return the rows of these jobs, asking for some hundred at a time."""
+    ids = sorted(set(job_ids))
+    found: list[R] = []
+    for at in range(0, len(ids), CHUNK):
+        found += session.exec(select(table).where(column.in_(ids[at : at + CHUNK]))).all()
+    return found
+
+
+def stored_request(row: RequestRow) -> StoredRequest:
+    """Return the record of a row that is in the database."""
+    assert row.id is not None  # noqa: S101  # flushed rows have one
+    return StoredRequest(
+        id=row.id,
+        job_id=row.job_id,
+        data=row.data,
+        seed=row.seed,
+        state=JobState(row.state),
+        server=row.server,
+        deployment=row.deployment,
+        source=row.source,
+        flow_run_id=row.flow_run_id,
+        accepted_at=row.accepted_at,
+        sent_at=row.sent_at,
+        started_at=row.started_at,
+    )
+
+
+def drop_outcome(session: Session, row: RequestRow) -> None:
+    """Forget how a job ended."""
+    outcome = session.get(OutcomeRow, row.job_id)
+    if outcome is not None:
+        session.delete(outcome)
+        session.flush()
+
+
+def _accept(session: Session, job: NewJob, row: RequestRow) -> StoredRequest:
+    existing = session.exec(
+        select(RequestRow).where(col(RequestRow.job_id) == row.job_id)
+    ).one_or_none()
+    if existing is not None:
+        return stored_request(existing)
+    session.add(row)
+    session.flush()
+    _set_tags(session, row, job.request.tags)
+    return stored_request(row)
+
+
+def _new_row(job: NewJob) -> RequestRow:
+    job_id = valid_job_id(job.job_id)
+    return RequestRow(
+        job_id=job_id,
+        reversed_id=job_id.replace("-", "")[::-1],
+        data=job.request.dumped(),
+        seed=job.seed,
+        state=JobState.ACCEPTED,
+        server=job.request.server,
+        deployment=job.deployment,
+        source=job.source or job.request.source,
+        accepted_at=now(),
+    )
+
+
+def _set_tags(session: Session, row: RequestRow, tags: Iterable[str]) -> None:
+    session.exec(delete(RequestTagRow).where(col(RequestTagRow.request_id) == row.id))
+    for tag in sorted({folded_tag(tag) for tag in tags}):
+        session.add(RequestTagRow(tag=tag, request_id=row.id or 0))
+    session.flush()
+
+
+def _begins_or_ends(digits: str) -> ColumnElement[bool]:
+    cuts = (0, 8, 12, 16, 20, 32)
+    groups = [digits[start:end] for start, end in pairwise(cuts) if digits[start:end]]
+    # "g" comes after every hexadecimal digit, so these are the ranges of a prefix.
+    ranges = [
+        (col(RequestRow.job_id), "-".join(groups)),
+        (col(RequestRow.reversed_id), digits[::-1]),
+    ]
+    return or_(*(and_(column >= low, column < low + "g") for column, low in ranges))
