@@ -4,6 +4,7 @@ Names, suffixes and Content-Types come from servers and users and are often wron
 changed by somebody else turns the PNG that was asked for into a JPEG).
 """
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from stablequeue.engines.base import Kind
 from stablequeue.errors import NotFound, UnreadableFile
 
 _HEAD = 512 * 1024  # a JPEG's size stands behind its metadata
+_TAIL = 64 * 1024
 _MOV_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip"}
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -55,20 +57,27 @@ class Sniffed:
         return SUFFIXES[self.mime]
 
 
-def sniff(source: Path | bytes) -> Sniffed:
-    """Say what a file is; reads its beginning only.
+def sniff(source: Path | bytes, *, whole: bool = True) -> Sniffed:
+    """Say what a file is; reads its beginning and its end only.
+
+    Args:
+        source: A file, or at least the first bytes of one.
+        whole: Refuse a picture file whose end is missing (a broken transfer).
 
     Raises:
         NotFound: There is no such file.
-        UnreadableFile: It is empty, or of no type we store.
+        UnreadableFile: It is empty, cut off, or of no type we store.
     """
     if isinstance(source, bytes):
-        head, name = source[:_HEAD], "the data"
+        head, tail, size, name = source[:_HEAD], b"", 0, "the data"
     else:
         name = source.name
         try:
             with source.open("rb") as stream:
                 head = stream.read(_HEAD)
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(max(0, size - _TAIL))
+                tail = stream.read(_TAIL)
         except OSError as error:
             raise NotFound(f"{name} cannot be read: {error.strerror}") from error
     if not head:
@@ -76,7 +85,20 @@ def sniff(source: Path | bytes) -> Sniffed:
     found = _image(head) or _sound_or_video(head) or _text(head)
     if found is None:
         raise UnreadableFile(f"{name} is no picture, video, sound or text of a known type")
+    if whole and isinstance(source, Path) and not _has_end(found.mime, head, tail, size):
+        raise UnreadableFile(f"{name} is cut off: its end is missing")
     return found
+
+
+def _has_end(mime: str, head: bytes, tail: bytes, size: int) -> bool:
+    """Look for what ends a file; tools append things behind it, so it need not be the very end."""
+    if mime == "image/png":
+        return b"IEND" in tail
+    if mime == "image/jpeg":
+        return b"\xff\xd9" in tail
+    if mime == "image/webp":
+        return int.from_bytes(head[4:8], "little") + 8 <= size + 1  # some writers omit the pad
+    return True
 
 
 def _image(head: bytes) -> Sniffed | None:
