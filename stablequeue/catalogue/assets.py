@@ -27,6 +27,7 @@ from stablequeue.catalogue.records import (
 )
 from stablequeue.catalogue.requests import stored_request
 from stablequeue.catalogue.tables import AttemptRow, BlobRow
+from stablequeue.catalogue.texts import is_hexadecimal
 from stablequeue.errors import NotFound, Refused
 
 _SHA256_DIGITS = 64
@@ -114,9 +115,7 @@ class AssetPart(Part):
                 found = read_assets(session, ASSETS.c.id == int(given))
                 if found or isinstance(asset, int):
                     return found
-            if not _SHORTEST_SHA256 <= len(digits) <= _SHA256_DIGITS:
-                return []
-            if set(digits) - set("0123456789abcdef"):
+            if not _SHORTEST_SHA256 <= len(digits) <= _SHA256_DIGITS or not is_hexadecimal(digits):
                 return []
             begins = (BLOBS.c.sha256 >= digits) & (BLOBS.c.sha256 < digits + "g")
             query = sa_select(BLOBS.c.sha256).where(begins).distinct().limit(2)

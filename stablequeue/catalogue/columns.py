@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, DateTime, Dialect, Integer, String, Text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from stablequeue.catalogue.texts import clean
 from stablequeue.catalogue.words import SearchDocument
 
 RowId = BigInteger().with_variant(Integer(), "sqlite")
@@ -17,13 +18,6 @@ RowId = BigInteger().with_variant(Integer(), "sqlite")
 def Digits(length: int) -> String:  # noqa: N802  # reads as a type where it is used
     """Return a text type ordered byte by byte, so that a prefix is a range."""
     return String(length).with_variant(String(length, collation="C"), "postgresql")
-
-
-def clean(text: str) -> str:
-    """Return `text` as both databases can hold it: no NUL, no lone surrogates."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 class CleanText(TypeDecorator[str]):

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -24,6 +23,7 @@ from sqlalchemy.pool import QueuePool
 from sqlmodel import Session
 
 from stablequeue.catalogue.location import postgresql_url, sqlite_path
+from stablequeue.catalogue.sqlite_file import busy, connect_sqlite, one_line, sqlite_error
 from stablequeue.errors import CatalogueBusy, CatalogueError, SettingsError
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class Database:
             yield
             return
         if not opened.writing.acquire(timeout=self._patience_s):
-            raise _busy(self.name, self._patience_s)
+            raise busy(self.name, self._patience_s)
         try:
             yield
         finally:
@@ -162,47 +162,23 @@ def translated(name: str, patience_s: float) -> Generator[None]:
     try:
         yield
     except PoolTimeout as error:
-        raise _busy(name, patience_s) from error
+        raise busy(name, patience_s) from error
     except sqlite3.Error as error:
-        raise _sqlite_error(name, error, patience_s) from error
+        raise sqlite_error(name, error, patience_s) from error
     except DBAPIError as error:
         if isinstance(error.orig, sqlite3.Error):
-            raise _sqlite_error(name, error.orig, patience_s) from error
+            raise sqlite_error(name, error.orig, patience_s) from error
         raise _postgresql_error(name, error, patience_s) from error
-
-
-def _busy(name: str, patience_s: float) -> CatalogueBusy:
-    return CatalogueBusy(f"{name}: other writers kept it locked for {patience_s:g} s; try again")
 
 
 def _postgresql_error(name: str, error: DBAPIError, patience_s: float) -> CatalogueError:
     if _sqlstate(error) in _CONFLICTS | _BUSY_STATES:
-        return _busy(name, patience_s)
-    reason = _one_line(error.orig)
+        return busy(name, patience_s)
+    reason = one_line(error.orig)
     refused = any(words in reason for words in ("authentication failed", "does not exist"))
     if isinstance(error, OperationalError) and not refused:
         return CatalogueBusy(f"{name}: no connection ({reason}). Is the server running?")
     return CatalogueError(f"{name}: {reason}")
-
-
-def _sqlite_error(name: str, error: sqlite3.Error, patience_s: float) -> CatalogueError:
-    code = getattr(error, "sqlite_errorname", "")
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
-        return _busy(name, patience_s)
-    for start, advice in _SQLITE_ADVICE.items():
-        if code.startswith(start):
-            return CatalogueError(f"{name}: {advice}")
-    return CatalogueError(f"{name}: {_one_line(error)}")
-
-
-_SQLITE_ADVICE = {
-    "SQLITE_CANTOPEN": "there is no catalogue here, or it cannot be opened; run: stablequeue up",
-    "SQLITE_FULL": "the disk is full; make room and try again",
-    "SQLITE_READONLY": "the file may not be written; check its owner and permissions",
-    "SQLITE_CORRUPT": "the file is damaged; restore one of the copies in the folder backups",
-    "SQLITE_NOTADB": "this is not a database; check the setting catalogue_url",
-    "SQLITE_IOERR": "the disk failed or is full; check it and try again",
-}
 
 
 @dataclass(frozen=True)
@@ -250,35 +226,6 @@ def open_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
     return engine
 
 
-def connect_sqlite(
-    path: Path,
-    *,
-    patience_s: float,
-    query_only: bool = False,
-    create: bool = False,
-    foreign_keys: bool = True,
-) -> sqlite3.Connection:
-    """Open an SQLite file with our settings; it must exist unless `create`.
-
-    Transactions are begun by hand. The connection may change threads, one at a time.
-    """
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
-        uri=True,
-        timeout=patience_s,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA fullfsync = ON")  # macOS: to the disk, not only to its cache
-    connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
-    connection.execute("PRAGMA cache_size = -16000")  # KiB
-    connection.execute("PRAGMA journal_size_limit = 67108864")
-    if query_only:
-        connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
 def _postgresql_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
     options = f"-c timezone=UTC -c lock_timeout={int(patience_s * 1000)}"
     arguments: dict[str, Any] = {
@@ -309,8 +256,3 @@ def _postgresql_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
 
 def _sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
-
-
-def _one_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from sqlmodel import Session, col, select
 
-from stablequeue.catalogue.columns import clean
 from stablequeue.catalogue.records import NewAsset
 from stablequeue.catalogue.tables import FacetRow
+from stablequeue.catalogue.texts import clean, folded_tag, is_hexadecimal
 from stablequeue.catalogue.words import MOST_WORDS, facet_token, words
 
 SHORT_HASH = 10  # digits of an AutoV2, the beginning of a SHA-256
@@ -28,11 +28,6 @@ _PROMPT_INPUTS = {
     "clip_l",
     "t5xxl",
 }
-
-
-def folded_tag(tag: str) -> str:
-    """Return the form of a tag that is compared."""
-    return clean(tag).casefold()
 
 
 def asset_prompt(new: NewAsset, data: Mapping[str, Any]) -> str:
@@ -77,7 +72,7 @@ def asset_facets(new: NewAsset, tags: Iterable[str]) -> list[Facet]:
 def model_spellings(model: str) -> list[str]:
     """Return under which values a model that somebody names may be found, best first."""
     value = _normal(model)
-    is_hash = len(value) > SHORT_HASH and not set(value) - set("0123456789abcdef")
+    is_hash = len(value) > SHORT_HASH and is_hexadecimal(value)
     return [value, value[:SHORT_HASH]] if is_hash else [value]
 
 

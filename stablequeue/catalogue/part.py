@@ -7,7 +7,8 @@ from sqlmodel import Session, col, select
 
 from stablequeue.catalogue.engine import Database
 from stablequeue.catalogue.tables import RequestRow
-from stablequeue.errors import BadRequest, NotFound
+from stablequeue.catalogue.texts import no_job
+from stablequeue.errors import BadRequest
 
 
 class Part:
@@ -42,5 +43,5 @@ def request_row(session: Session, job_id: str, *, lock: bool = False) -> Request
     query = select(RequestRow).where(col(RequestRow.job_id) == job_id)
     row = session.exec(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job_id}. List them with: stablequeue ls --all")
+        raise no_job(job_id)
     return row

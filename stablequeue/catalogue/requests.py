@@ -2,17 +2,16 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, delete
+from sqlalchemy import delete
 from sqlmodel import Session, and_, col, or_, select
 
-from stablequeue.catalogue.facets import folded_tag
 from stablequeue.catalogue.part import Part, now, request_row, valid_job_id
 from stablequeue.catalogue.records import ENDED, FINISHED, JobState, NewJob, StoredRequest
 from stablequeue.catalogue.tables import OutcomeRow, RequestRow, RequestTagRow
-from stablequeue.errors import NotFound, Refused
+from stablequeue.catalogue.texts import folded_tag, job_id_ends, no_job, several_jobs
+from stablequeue.errors import Refused
 from stablequeue.request import GenerationRequest
 
 MOST_LISTED = 1000
@@ -159,21 +158,15 @@ class RequestPart(Part):
             NotFound: There is none.
             Refused: There are several.
         """
-        digits = job_id.strip().lower().replace("-", "")
-
-        def work(session: Session) -> list[RequestRow]:
-            query = select(RequestRow).where(_begins_or_ends(digits))
-            return list(session.exec(query.limit(2)).all())
-
-        usable = 0 < len(digits) <= 32 and not set(digits) - set("0123456789abcdef")  # noqa: PLR2004  # digits of a UUID
-        found = self._db.read(work) if usable else []
+        ends = zip((RequestRow.job_id, RequestRow.reversed_id), job_id_ends(job_id), strict=True)
+        ranges = [and_(col(column) >= end, col(column) < end + "g") for column, end in ends]
+        query = select(RequestRow).where(or_(*ranges)).limit(2)
+        found = self._db.read(lambda session: [stored_request(row) for row in session.exec(query)])
         if not found:
-            message = f"there is no job {job_id[:50]!r}. List them with: stablequeue ls --all"
-            raise NotFound(message)
+            raise no_job(job_id)
         if len(found) > 1:
-            message = f"more than one job has {job_id[:50]!r} in its id; give more of it"
-            raise Refused(message)
-        return stored_request(found[0])
+            raise several_jobs(job_id)
+        return found[0]
 
     def requests(
         self,
@@ -285,14 +278,3 @@ def _set_tags(session: Session, row: RequestRow, tags: Iterable[str]) -> None:
     for tag in sorted({folded_tag(tag) for tag in tags}):
         session.add(RequestTagRow(tag=tag, request_id=row.id or 0))
     session.flush()
-
-
-def _begins_or_ends(digits: str) -> ColumnElement[bool]:
-    cuts = (0, 8, 12, 16, 20, 32)
-    groups = [digits[start:end] for start, end in pairwise(cuts) if digits[start:end]]
-    # "g" comes after every hexadecimal digit, so these are the ranges of a prefix.
-    ranges = [
-        (col(RequestRow.job_id), "-".join(groups)),
-        (col(RequestRow.reversed_id), digits[::-1]),
-    ]
-    return or_(*(and_(column >= low, column < low + "g") for column, low in ranges))

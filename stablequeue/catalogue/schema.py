@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from stablequeue.catalogue.engine import connect_sqlite, open_engine, translated
+from stablequeue.catalogue.engine import open_engine, translated
 from stablequeue.catalogue.location import sqlite_path
 from stablequeue.catalogue.records import MigrationReport
 from stablequeue.catalogue.revisions import (
@@ -21,6 +21,7 @@ from stablequeue.catalogue.revisions import (
     check_known,
     sqlite_revision,
 )
+from stablequeue.catalogue.sqlite_file import connect_sqlite
 from stablequeue.errors import CatalogueBusy, CatalogueError
 
 OLDEST_SQLITE = (3, 35)

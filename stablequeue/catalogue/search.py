@@ -17,11 +17,12 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlmodel import Session, col
 
 from stablequeue.catalogue.columns import UtcDateTime
-from stablequeue.catalogue.facets import find_facet, folded_tag, model_spellings
+from stablequeue.catalogue.facets import find_facet, model_spellings
 from stablequeue.catalogue.part import Part
 from stablequeue.catalogue.recording import ASSETS, BLOBS, COLUMNS, asset_record, hour_of
 from stablequeue.catalogue.records import Asset
 from stablequeue.catalogue.tables import AssetHourRow
+from stablequeue.catalogue.texts import folded_tag
 from stablequeue.catalogue.words import Query, facet_token, parse_query
 from stablequeue.engines.base import Kind
 from stablequeue.errors import BadRequest
