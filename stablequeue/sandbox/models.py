@@ -29,6 +29,7 @@ class ModelFile:
         load_seconds: How long loading takes.
         family: `sd15`, `sdxl`, `sd3` or `flux`.
         metadata: Its safetensors `__metadata__`.
+        broken: Loading it fails.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class ModelFile:
     load_seconds: float = 0.0
     family: str = "sd15"
     metadata: dict[str, str] = field(default_factory=dict[str, str], hash=False)
+    broken: bool = False
 
     @property
     def sha256(self) -> str:

@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -68,23 +69,21 @@ def build_app(state: SandboxState, connections: Connections) -> Starlette:
             await start()
         yield
 
-    def unknown(status: int, detail: str) -> Callable[[Request, Exception], Response]:
-        def answer(request: Request, _error: Exception) -> Response:
-            protocol = state.config.protocol
-            path = request.url.path
-            if protocol == "forge" or (protocol == "both" and path.startswith(_FORGE_PREFIXES)):
-                return JSONResponse({"detail": detail}, status)
-            return Response(status_code=status)
+    def unknown(request: Request, error: Exception) -> Response:
+        refused = cast("HTTPException", error)
+        protocol, path = state.config.protocol, request.url.path
+        if protocol == "forge" or (protocol == "both" and path.startswith(_FORGE_PREFIXES)):
+            return JSONResponse(
+                {"detail": refused.detail}, refused.status_code, headers=refused.headers
+            )
+        from stablequeue.sandbox.comfyui import app as comfyui  # noqa: PLC0415 - only when served
 
-        return answer
+        return comfyui.unknown(request, refused.headers or {})
 
     app = Starlette(
         routes=_routes(state),
         middleware=[Middleware(Disturbance, state=state, connections=connections)],
-        exception_handlers={
-            404: unknown(404, "Not Found"),
-            405: unknown(405, "Method Not Allowed"),
-        },
+        exception_handlers={404: unknown, 405: unknown},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
