@@ -21,7 +21,7 @@ from stablequeue.storage.base import (
 from stablequeue.storage.hashing import file_sha256
 from stablequeue.storage.metadata import Embedded, read_metadata
 from stablequeue.storage.naming import readable_key
-from stablequeue.storage.sniff import Sniffed, sniff
+from stablequeue.storage.sniffing import Sniffed, sniff
 from stablequeue.storage.verifying import Condition, Verified, verify
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from stablequeue.errors import NotFound, UnreadableFile
+from stablequeue.storage.sniffing import HEAD, sniff
 
 LARGEST_PICTURE = 2**27
 """Pixels of one picture (16384 x 8192): more is refused before memory is spent on it."""
@@ -60,17 +61,20 @@ def load_picture(
 
 
 def _load(stream: BinaryIO, name: str, shrink_to: int, *, pixels: bool) -> Image.Image:
+    # Our own look at the size comes first: Pillow only warns until twice its limit.
+    start = stream.tell()
+    found = sniff(stream.read(HEAD))
+    stream.seek(start)
+    if found.width * found.height > LARGEST_PICTURE:
+        raise UnreadableFile(f"{name} has {found.width} x {found.height} pixels, which is too many")
     try:
         image = Image.open(stream, formats=FORMATS)
-        width, height = image.size
-        if width * height <= LARGEST_PICTURE:
-            if shrink_to:
-                image.draft("RGB", (shrink_to, shrink_to))
-            if pixels:
-                image.load()
-            return image
+        if shrink_to:
+            image.draft("RGB", (shrink_to, shrink_to))
+        if pixels:
+            image.load()
     except (Image.DecompressionBombError, MemoryError) as error:
         raise UnreadableFile(f"{name} has too many pixels") from error
     except _DAMAGE as error:
         raise UnreadableFile(f"{name} is damaged, cut off, or no picture") from error
-    raise UnreadableFile(f"{name} has {width} x {height} pixels, which is too many")
+    return image

@@ -22,7 +22,7 @@ from stablequeue.errors import (
 )
 from stablequeue.storage.atomic import appearing
 from stablequeue.storage.decoding import load_picture
-from stablequeue.storage.sniff import SUFFIXES, sniff
+from stablequeue.storage.sniffing import SUFFIXES, sniff
 
 PREFIX = "sha256:"
 LARGEST_INPUT = 128 * 1024 * 1024

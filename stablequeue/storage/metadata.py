@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 from stablequeue.errors import NotFound
 from stablequeue.storage.chunks import Parts, jpeg_parts, png_parts, webp_parts
 from stablequeue.storage.exif import ExifTexts
-from stablequeue.storage.sniff import sniff
+from stablequeue.storage.sniffing import sniff
 
 JSON = dict[str, Any]
 

@@ -12,7 +12,7 @@ from stablequeue.storage.atomic import appearing
 from stablequeue.storage.decoding import load_picture
 from stablequeue.storage.exif import LARGEST_IN_JPEG, build_exif
 from stablequeue.storage.metadata import Embedded, read_metadata
-from stablequeue.storage.sniff import Sniffed, sniff
+from stablequeue.storage.sniffing import Sniffed, sniff
 from stablequeue.storage.thumbnails import is_opaque
 
 Format = Literal["webp", "jpeg"]

@@ -7,7 +7,7 @@ from PIL import Image
 from stablequeue.engines.base import Kind
 from stablequeue.storage.atomic import appearing
 from stablequeue.storage.decoding import load_picture
-from stablequeue.storage.sniff import sniff
+from stablequeue.storage.sniffing import sniff
 
 LONGEST = 512
 """Pixels of a thumbnail's longer side."""

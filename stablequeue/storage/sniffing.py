@@ -12,7 +12,9 @@ from pathlib import Path
 from stablequeue.engines.base import Kind
 from stablequeue.errors import NotFound, UnreadableFile
 
-_HEAD = 512 * 1024  # a JPEG's size stands behind its metadata
+HEAD = 512 * 1024
+"""Bytes of a file's beginning that are enough: a JPEG's size stands behind its metadata."""
+
 _TAIL = 64 * 1024
 _MOV_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip"}
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -69,12 +71,12 @@ def sniff(source: Path | bytes, *, whole: bool = True) -> Sniffed:
         UnreadableFile: It is empty, cut off, or of no type we store.
     """
     if isinstance(source, bytes):
-        head, tail, size, name = source[:_HEAD], b"", 0, "the data"
+        head, tail, size, name = source[:HEAD], b"", 0, "the data"
     else:
         name = source.name
         try:
             with source.open("rb") as stream:
-                head = stream.read(_HEAD)
+                head = stream.read(HEAD)
                 size = stream.seek(0, os.SEEK_END)
                 stream.seek(max(0, size - _TAIL))
                 tail = stream.read(_TAIL)
@@ -103,7 +105,7 @@ def _has_end(mime: str, head: bytes, tail: bytes, size: int) -> bool:
 
 def _image(head: bytes) -> Sniffed | None:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        size = struct.unpack(">II", head[16:24]) if head[12:16] == b"IHDR" else (0, 0)
+        size = struct.unpack(">II", head[16:24].ljust(8, b"\0"))
         # The animation control chunk stands before the first picture data.
         return _picture("image/png", size, animated=b"acTL" in head[: head.find(b"IDAT")])
     if head.startswith(b"\xff\xd8\xff"):
@@ -137,7 +139,7 @@ def _gif_moves(head: bytes) -> bool:
         while position < len(head) and head[position]:  # sub-blocks, each led by its length
             position += 1 + head[position]
         position += 1
-    return frames > 1 or (len(head) == _HEAD and head[position : position + 1] != b";")
+    return frames > 1 or (len(head) == HEAD and head[position : position + 1] != b";")
 
 
 def _jpeg_size(head: bytes) -> tuple[int, int]:
@@ -207,7 +209,7 @@ def _text(head: bytes) -> Sniffed | None:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
         # The end of what was read may cut a character in two.
-        if error.end < len(head) or len(head) < _HEAD:
+        if error.end < len(head) or len(head) < HEAD:
             return None
         text = head[: error.start].decode("utf-8")
     start = text.lstrip("\ufeff \t\r\n")[:1000]
