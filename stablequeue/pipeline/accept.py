@@ -1,0 +1,108 @@
+"""Accept a job: validate it, keep its input pictures, fix its seed, write its row."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stablequeue.catalogue import Catalogue, StoredRequest
+from stablequeue.errors import BadRequest
+from stablequeue.ids import derived_seed, new_job_id
+from stablequeue.request import GenerationRequest, parse_request
+from stablequeue.servers import ANY
+from stablequeue.settings import Settings
+from stablequeue.storage import InputStore
+
+_INPUTS = ("init_image", "mask_image")
+_REFERENCE = "sha256:"
+
+
+def accept(
+    data: Mapping[str, Any] | GenerationRequest,
+    *,
+    settings: Settings,
+    catalogue: Catalogue,
+    job_id: str = "",
+) -> StoredRequest:
+    """Accept a job from somebody who may read any file we may: when this returns, it is on disk.
+
+    Raises:
+        BadRequest: The first problem, naming the field and what is allowed.
+        CatalogueBusy: Retryable with the same `job_id`.
+    """
+    request = parse_request(data)
+    if request.expired(datetime.now(UTC)):
+        raise BadRequest("expires_at", "this time is already over")
+    request = with_kept_inputs(request, settings, allowed=None)
+    job_id = job_id or new_job_id()
+    return catalogue.accept(
+        request,
+        job_id=job_id,
+        seed=fixed_seed(request, job_id),
+        deployment=deployment_for(request.server),
+        source=request.source,
+    )
+
+
+def begin(
+    data: Mapping[str, Any] | GenerationRequest,
+    *,
+    settings: Settings,
+    catalogue: Catalogue,
+    job_id: str,
+    server: str,
+    flow_run_id: str,
+) -> StoredRequest:
+    """Return the job as it stands when its run starts; from then on it is frozen.
+
+    For a run that our client did not create this is where it is accepted, so its input pictures
+    may only come from the configured folders. Running it again returns the first answer.
+
+    Raises:
+        BadRequest: As for `accept`, with the same words.
+    """
+    request = with_kept_inputs(parse_request(data), settings, allowed=settings.input_folders)
+    return catalogue.start(
+        request,
+        job_id=job_id,
+        seed=fixed_seed(request, job_id),
+        server=server,
+        flow_run_id=flow_run_id,
+        deployment=deployment_for(request.server),
+    )
+
+
+def fixed_seed(request: GenerationRequest, job_id: str) -> int:
+    """Return the seed of the job's first picture; -1 becomes one derived from the job's id."""
+    return request.seed if request.seed >= 0 else derived_seed(job_id)
+
+
+def deployment_for(server: str) -> str:
+    """Return the name of the deployment whose runs go to `server` (an alias or `any`)."""
+    return f"generate/{server or ANY}"
+
+
+def with_kept_inputs(
+    request: GenerationRequest, settings: Settings, *, allowed: Sequence[Path] | None
+) -> GenerationRequest:
+    """Replace paths of input pictures by references to our own copies.
+
+    Args:
+        request: As asked.
+        settings: Say where the copies lie.
+        allowed: Folders from which they may come; None: from anywhere.
+
+    Raises:
+        BadRequest: A path is not allowed, not there, or not a picture.
+    """
+    kept: dict[str, str] = {}
+    store = InputStore(settings.inputs)
+    for field in _INPUTS:
+        value: str = getattr(request, field)
+        if not value:
+            continue
+        if value.startswith(_REFERENCE):
+            store.check(value, field=field)
+        else:
+            kept[field] = store.ingest(Path(value).expanduser(), allowed=allowed, field=field)
+    return request.model_copy(update=kept) if kept else request

@@ -1,0 +1,284 @@
+"""Make every picture of a job that is not made yet: submit, await, spool.
+
+What is done stands in the catalogue and the spool, so this can be run again at any time, in any
+process: a stored ticket is looked up on the server before anything is asked for again.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import AsyncFileLock
+
+from stablequeue.catalogue import Attempt, AttemptState
+from stablequeue.engines.base import Located, RawResult, Ticket
+from stablequeue.errors import (
+    EngineError,
+    EngineStalled,
+    EngineUnreachable,
+    QueueError,
+    ResultLost,
+)
+from stablequeue.pipeline.job import Job, Live, logger
+from stablequeue.pipeline.spool import (
+    attempt_folder,
+    disk_trouble,
+    prepare,
+    read_result,
+    write_result,
+)
+
+MOST_ATTEMPTS = 4
+"""New remote jobs one run may start for one picture before it gives up."""
+
+_CARD_POLL_S = 0.1
+_CANCEL_WITHIN_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A picture that could not be made, and why."""
+
+    index: int
+    error: QueueError
+
+
+async def generate(job: Job) -> list[Failure]:
+    """Bring every picture of the job into the spool, holding the server's card meanwhile.
+
+    At most `engine.depth` remote jobs of ours are on the server at once, begun in order. When a
+    picture fails for good, those under way are finished and no further one is begun.
+
+    Returns:
+        The pictures that failed, if at least one other was made; empty when all are there.
+
+    Raises:
+        QueueError: The first failure, when no picture was made or when it may be tried again.
+        CancelledError: After one interrupt was sent for each remote job of ours.
+    """
+    todo = [index for index in range(job.request.count) if not await _is_done(job, index)]
+    if not todo:
+        return []
+    async with _card(job):
+        failures = await _make_all(job, todo)
+    if failures and (
+        len(failures) == job.request.count or any(failure.error.retryable for failure in failures)
+    ):
+        raise failures[0].error
+    return failures
+
+
+@asynccontextmanager
+async def _card(job: Job) -> AsyncGenerator[None]:
+    """Hold the lock of the server's graphics card; the kernel frees it if this process dies."""
+    name = "".join(c if c.isalnum() else "_" for c in job.server.card_key)
+    job.settings.locks.mkdir(parents=True, exist_ok=True)
+    lock = AsyncFileLock(job.settings.locks / f"card-{name}.lock", poll_interval=_CARD_POLL_S)
+    job.waiting_for = f"the card {job.server.card_key}"
+    try:
+        await lock.acquire()
+    finally:
+        job.waiting_for = ""
+    try:
+        yield
+    finally:
+        await lock.release()
+
+
+async def _make_all(job: Job, todo: Sequence[int]) -> list[Failure]:
+    waiting = list(reversed(todo))
+    failures: list[Failure] = []
+
+    async def worker() -> None:
+        while waiting and not failures:
+            index = waiting.pop()
+            try:
+                await _make(job, index)
+            except QueueError as error:
+                failures.append(Failure(index, error))
+
+    workers = [asyncio.create_task(worker()) for _ in range(min(job.engine.depth, len(todo)))]
+    try:
+        await asyncio.gather(*workers)
+    except asyncio.CancelledError:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        raise
+    return sorted(failures, key=lambda failure: failure.index)
+
+
+async def _is_done(job: Job, index: int) -> bool:
+    """Whether picture `index` is stored, or lies complete in our spool."""
+    last = await job.call(lambda: job.catalogue.last_attempt(job.id, index))
+    if last is None:
+        return False
+    if last.state is AttemptState.STORED:
+        return True
+    if last.state in {AttemptState.OPEN, AttemptState.CANCELLING, AttemptState.COLLECTED}:
+        folder = attempt_folder(job.spool, index, last.attempt)
+        if await job.call(lambda: read_result(folder)) is not None:
+            if last.state is not AttemptState.COLLECTED:
+                await _update(job, last, AttemptState.COLLECTED)
+            return True
+    return False
+
+
+async def _make(job: Job, index: int) -> None:
+    """Make one picture: follow the ticket there is, or begin anew."""
+    for _ in range(MOST_ATTEMPTS):
+        attempt = await job.call(lambda: job.catalogue.last_attempt(job.id, index))
+        if attempt is not None and _can_be_followed(attempt):
+            ticket = attempt.ticket
+            located = await job.engine.locate(ticket)
+            logger.info("picture %d attempt %d is %s", index, attempt.attempt, located.value)
+            if located in {Located.GONE, Located.UNKNOWN}:
+                await _give_up_ticket(job, attempt, located)
+                continue
+        else:
+            attempt = await _begin(job, index, attempt)
+            ticket = attempt.ticket
+        await _collect(job, attempt, ticket)
+        return
+    raise ResultLost(
+        job.server.alias,
+        f"picture {index} was lost {MOST_ATTEMPTS} times on this server; see its log",
+    )
+
+
+def _can_be_followed(attempt: Attempt) -> bool:
+    return attempt.state in {
+        AttemptState.OPEN,
+        AttemptState.CANCELLING,
+        AttemptState.COLLECTED,  # but its spool is on another host or gone
+    }
+
+
+async def _give_up_ticket(job: Job, attempt: Attempt, located: Located) -> None:
+    """Close an attempt the server does not have; at most one blind repeat a picture."""
+    if located is Located.UNKNOWN and attempt.repeat:
+        await _update(job, attempt, AttemptState.FAILED, note="no means to look, repeated before")
+        raise ResultLost(
+            job.server.alias,
+            "the connection was lost twice and this server gives no means to look for the"
+            " result. Check its output folder, then: stablequeue retry",
+        )
+    note = "the server does not have it" if located is Located.GONE else "no means to look"
+    await _update(job, attempt, AttemptState.GONE, note=note)
+
+
+async def _begin(job: Job, index: int, last: Attempt | None) -> Attempt:
+    """Commit a new ticket, then hand the job over."""
+    repeat = last is not None and last.state is AttemptState.GONE and last.note.startswith("no m")
+    attempt = await job.call(
+        lambda: job.catalogue.begin_attempt(
+            job.id,
+            index,
+            server=job.server.alias,
+            engine=job.engine.app_type,
+            make_ticket=lambda number: job.engine.ticket(job.engine_job(index, number)),
+            repeat=repeat,
+            note="automatic repeat: this server gives no means to look" if repeat else "",
+        )
+    )
+    job.in_flight[index] = attempt
+    stalled = _announce(job, index, attempt.ticket)
+    try:
+        ticket = await job.engine.submit(attempt.ticket, job.engine_job(index, attempt.attempt))
+    except asyncio.CancelledError:
+        await _interrupt(job, attempt, attempt.ticket)
+        raise
+    except QueueError as error:
+        # EngineUnreachable too: an engine says so here only if the server did not take the job.
+        await _update(job, attempt, AttemptState.FAILED, note=str(error))
+        job.in_flight.pop(index, None)
+        raise
+    finally:
+        stalled.cancel()
+    if ticket != attempt.ticket:
+        await _update(job, attempt, AttemptState.OPEN, ticket=ticket)
+        attempt = replace(attempt, ticket=ticket)
+    return attempt
+
+
+def _announce(job: Job, index: int, ticket: Ticket) -> "asyncio.Future[str]":
+    """Let `monitor` follow this ticket; the future gets the reason if it stalls."""
+    stalled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    job.live.put_nowait(Live(index=index, ticket=ticket, stalled=stalled))
+    return stalled
+
+
+async def _collect(job: Job, attempt: Attempt, ticket: Ticket) -> None:
+    """Await the end and spool what was made; a stall ends the wait."""
+    index = attempt.index
+    job.in_flight[index] = attempt
+    folder = attempt_folder(job.spool, index, attempt.attempt)
+    await job.call(lambda: prepare(folder))
+    stalled = _announce(job, index, ticket)
+    collecting = asyncio.ensure_future(job.engine.collect(ticket, folder))
+    try:
+        await asyncio.wait({collecting, stalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not collecting.done():
+            collecting.cancel()
+            await asyncio.gather(collecting, return_exceptions=True)
+            await _interrupt(job, attempt, ticket)
+            raise EngineStalled(job.server.alias, stalled.result())
+        result = collecting.result()
+        await _spooled(job, attempt, result, folder)
+    except asyncio.CancelledError:
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
+        await _interrupt(job, attempt, ticket)
+        raise
+    except OSError as error:
+        raise disk_trouble(error) from error
+    except EngineUnreachable:
+        raise  # the ticket stays open: the next try looks for it
+    except EngineError as error:
+        await _update(job, attempt, AttemptState.FAILED, note=str(error), error=error.code)
+        raise
+    finally:
+        stalled.cancel()
+        job.in_flight.pop(index, None)
+
+
+async def _spooled(job: Job, attempt: Attempt, result: RawResult, folder: Path) -> None:
+    await job.call(lambda: write_result(folder, result))
+    await _update(job, attempt, AttemptState.COLLECTED)
+
+
+async def _update(
+    job: Job,
+    attempt: Attempt,
+    state: AttemptState,
+    *,
+    ticket: Ticket | None = None,
+    note: str | None = None,
+    error: str | None = None,
+) -> None:
+    await job.call(
+        lambda: job.catalogue.update_attempt(
+            attempt.id, state, ticket=ticket, note=note, error=error
+        )
+    )
+
+
+async def _interrupt(job: Job, attempt: Attempt, ticket: Ticket) -> None:
+    """Ask the server once to stop this job; what stays uncertain is settled from the ticket."""
+
+    async def ask() -> None:
+        if not await job.wants_interrupt():
+            return  # this process ends, the job does not: its ticket stays open
+        await _update(job, attempt, AttemptState.CANCELLING)
+        try:
+            async with asyncio.timeout(_CANCEL_WITHIN_S):
+                certain = await job.engine.cancel(ticket)
+        except (QueueError, TimeoutError) as error:
+            logger.warning("interrupt not confirmed yet: %s", error)
+            certain = False
+        if certain:
+            await _update(job, attempt, AttemptState.CANCELLED)
+
+    await asyncio.shield(asyncio.ensure_future(ask()))

@@ -1,0 +1,99 @@
+"""The spool: what a server made, on our disk, before it is stored.
+
+A result is one folder per attempt, complete when `result.json` has been renamed into it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from stablequeue.engines.base import Kind, RawAsset, RawResult
+from stablequeue.errors import StoreUnavailable
+
+RESULT = "result.json"
+
+
+def attempt_folder(spool: Path, index: int, attempt: int) -> Path:
+    """Return the folder of one attempt's result inside a job's spool."""
+    return spool / f"{index}-{attempt}"
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder.
+
+    Raises:
+        StoreUnavailable: The disk does not let us.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_trouble(error) from error
+
+
+def disk_trouble(error: OSError) -> StoreUnavailable:
+    """Translate a fault of the disk under the spool."""
+    reason = error.strerror or type(error).__name__
+    return StoreUnavailable(
+        "spool", f"cannot write there: {reason}. Make room or correct the folder's rights."
+    )
+
+
+def write_result(folder: Path, result: RawResult) -> None:
+    """Mark the result in `folder` complete: flushed to disk, then renamed.
+
+    Raises:
+        StoreUnavailable: The disk does not let us.
+    """
+    data = {
+        "assets": [
+            {
+                "file": asset.path.name,
+                "kind": asset.kind.value,
+                "mime": asset.mime,
+                "name": asset.name,
+                "infotext": asset.infotext,
+                "meta": asset.meta,
+            }
+            for asset in result.assets
+        ],
+        "warnings": list(result.warnings),
+        "censored": result.censored,
+        "effective": result.effective,
+    }
+    draft = folder / f"{RESULT}.part"
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(data, file, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(folder / RESULT)
+    except OSError as error:
+        raise disk_trouble(error) from error
+
+
+def read_result(folder: Path) -> RawResult | None:
+    """Return the complete result in `folder`, or None: absent, damaged or files missing."""
+    try:
+        data: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        assets = tuple(
+            RawAsset(
+                path=folder / Path(entry["file"]).name,
+                kind=Kind(entry["kind"]),
+                mime=entry["mime"],
+                name=entry["name"],
+                infotext=entry["infotext"],
+                meta=entry["meta"],
+            )
+            for entry in data["assets"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not all(asset.path.is_file() for asset in assets):
+        return None
+    return RawResult(
+        assets=assets,
+        warnings=tuple(data.get("warnings", ())),
+        censored=bool(data.get("censored")),
+        effective=data.get("effective", {}),
+    )

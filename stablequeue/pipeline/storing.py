@@ -1,0 +1,215 @@
+"""Store what lies in the spool: files, thumbnails, one catalogue transaction per picture.
+
+Safe to repeat: names follow from the job, equal bytes are written once, and the catalogue keeps
+one row per (job, picture, ordinal) whichever attempt brought it.
+"""
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from stablequeue.catalogue import Asset, Attempt, AttemptState, NewAsset
+from stablequeue.engines.base import RawAsset, RawResult
+from stablequeue.errors import JobFailed, QueueError, StoreUnavailable
+from stablequeue.pipeline.job import Job, logger
+from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result
+from stablequeue.storage import (
+    Sniffed,
+    can_reencode,
+    file_sha256,
+    make_thumbnail,
+    read_metadata,
+    readable_key,
+    reencode,
+    sniff,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a job has brought into the store so far.
+
+    Attributes:
+        assets: By picture and ordinal, those of earlier runs included.
+        warnings: What makes the job Degraded; one line each.
+        censored: A server withheld or blanked something.
+    """
+
+    assets: tuple[Asset, ...]
+    warnings: tuple[str, ...]
+    censored: bool
+
+
+async def store(job: Job) -> Stored:
+    """Store every picture that lies complete in the spool.
+
+    Raises:
+        StoreUnavailable: The store does not take it now; the spool keeps it.
+        JobFailed: A file the server made cannot be read as what it claims to be.
+    """
+    warnings: list[str] = list(job.warnings)
+    censored = False
+    for index in range(job.request.count):
+        attempt = await job.call(lambda index=index: job.catalogue.last_attempt(job.id, index))
+        if attempt is None or attempt.state is not AttemptState.COLLECTED:
+            continue
+        folder = attempt_folder(job.spool, index, attempt.attempt)
+        result = await job.call(lambda folder=folder: read_result(folder))
+        if result is None:
+            continue  # on another host or lost: generate looks for it again
+        warnings += result.warnings
+        censored = censored or result.censored
+        await _store_result(job, attempt, result)
+        await job.call(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
+    assets = await job.call(lambda: job.catalogue.assets(job.id))
+    _remove_if_empty(job.spool)
+    return Stored(tuple(assets), tuple(dict.fromkeys(warnings)), censored)
+
+
+async def _store_result(job: Job, attempt: Attempt, result: RawResult) -> None:
+    if not result.assets and not result.censored:
+        error = JobFailed(job.server.alias, f"picture {attempt.index}: it made no file at all")
+        await job.call(
+            lambda: job.catalogue.update_attempt(
+                attempt.id, AttemptState.FAILED, note=str(error), error=error.code
+            )
+        )
+        raise error
+    try:
+        await job.call(lambda: _store_files(job, attempt, result))
+    except StoreUnavailable:
+        raise
+    except OSError as error:
+        raise disk_trouble(error) from error
+    except JobFailed as error:
+        failed = str(error)
+        await job.call(
+            lambda: job.catalogue.update_attempt(attempt.id, AttemptState.FAILED, note=failed)
+        )
+        raise
+    logger.info("picture %d stored", attempt.index)
+
+
+def _store_files(job: Job, attempt: Attempt, result: RawResult) -> None:
+    files = [_prepare(job, attempt, raw, ordinal) for ordinal, raw in enumerate(result.assets)]
+    # Two jobs with equal bytes share one file: look and write under one lock until the catalogue
+    # has counted it. Sorted, so that two processes never wait for each other.
+    job.settings.locks.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for name in sorted({blob_lock_name(file.sha256) for file in files}):
+            held.enter_context(FileLock(job.settings.locks / name))
+        job.catalogue.record_assets(
+            attempt.id, [_put(job, attempt, result, file) for file in files]
+        )
+
+
+def blob_lock_name(sha256: str) -> str:
+    """Return the lock file under which equal bytes are written, counted and removed."""
+    return f"blob-{sha256[:2]}.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A checked file, encoded as it will be stored."""
+
+    raw: RawAsset
+    ordinal: int
+    path: Path
+    sniffed: Sniffed
+    sha256: str
+    original_sha256: str
+
+
+def _prepare(job: Job, attempt: Attempt, raw: RawAsset, ordinal: int) -> _File:
+    """Check that a spooled file is what it claims, encode it as wanted, make its thumbnail."""
+    try:
+        sniffed = sniff(raw.path)
+        original = sha256 = file_sha256(raw.path)
+        path = raw.path
+        wanted = job.request.output
+        if wanted.format != "original" and can_reencode(sniffed, wanted.format):
+            path = raw.path.with_name(f"stored-{ordinal}.{wanted.format}")
+            sniffed = reencode(raw.path, path, format=wanted.format, quality=wanted.quality).file
+            sha256 = file_sha256(path)
+        thumbnail = job.settings.thumbnails / sha256[:2] / f"{sha256}.webp"
+        if not thumbnail.exists():
+            make_thumbnail(path, thumbnail)  # reads every pixel: a picture cut off fails here
+    except StoreUnavailable:
+        raise
+    except QueueError as error:
+        raise JobFailed(
+            job.server.alias, f"picture {attempt.index + 1}: the file it made is damaged: {error}"
+        ) from error
+    return _File(raw, ordinal, path, sniffed, sha256, original)
+
+
+def _put(job: Job, attempt: Attempt, result: RawResult, file: _File) -> NewAsset:
+    seed = job.stored.seed + attempt.index
+    sniffed = file.sniffed
+    known = job.catalogue.blob(job.store.name, file.sha256)
+    if known is not None and job.store.exists(known.key, sha256=file.sha256):
+        key, blob_id = known.key, known.id
+    else:
+        wanted = readable_key(
+            job.stored.accepted_at,
+            job.request.prompt or job.request.mode.value,
+            seed=seed,
+            job_id=job.id,
+            index=attempt.index,
+            ordinal=file.ordinal,
+            suffix=sniffed.suffix,
+        )
+        put = job.store.put(file.path, wanted, sha256=file.sha256, mime=sniffed.mime)
+        key, blob_id = put.key, 0
+    info = job.info
+    return NewAsset(
+        ordinal=file.ordinal,
+        kind=sniffed.kind,
+        mime=sniffed.mime,
+        sha256=file.sha256,
+        size=file.path.stat().st_size,
+        width=sniffed.width,
+        height=sniffed.height,
+        store=job.store.name,
+        key=key,
+        blob_id=blob_id,
+        name=file.raw.name[:300],
+        infotext=file.raw.infotext or read_metadata(file.path).infotext,
+        params=_parameters(job, result, file.raw, seed),
+        models=_models(result),
+        seed=seed,
+        engine=job.engine.app_type,
+        engine_version=info.version if info else "",
+        gpu=info.gpu if info else "",
+        server=job.server.alias,
+        original_sha256=file.original_sha256,
+        warnings=result.warnings,
+    )
+
+
+def _parameters(job: Job, result: RawResult, raw: RawAsset, seed: int) -> dict[str, Any]:
+    return {
+        "request": {**job.request.dumped(), "seed": seed},
+        "resolution": job.resolution.to_json() if job.resolution else {},
+        "effective": result.effective,
+        "meta": raw.meta,
+        "sandbox": bool(job.info and job.info.sandbox),
+    }
+
+
+def _models(result: RawResult) -> dict[str, str]:
+    models: Any = result.effective.get("models", {})
+    if not isinstance(models, dict):
+        return {}
+    return {str(name): str(digest) for name, digest in models.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # not empty, or never made

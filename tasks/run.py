@@ -1,0 +1,145 @@
+"""Begin a job's run: find its server and store among the saved ones, open everything."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from prefect import runtime
+from prefect.client.orchestration import PrefectClient
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+
+from stablequeue.catalogue import Catalogue
+from stablequeue.errors import NotFound, Refused, StoreUnavailable
+from stablequeue.flowrun import Ending, Run
+from stablequeue.flowrun import open_run as open_flow_run
+from stablequeue.ids import run_name
+from stablequeue.pipeline.resolve import choose_server
+from stablequeue.request import GenerationRequest
+from stablequeue.server_blocks import SERVER_BLOCK, config_of
+from stablequeue.servers import ANY, ServerConfig
+from stablequeue.settings import Settings, load
+from stablequeue.storage import Store, open_store
+from stablequeue.store_blocks import BUCKET_BLOCK, FOLDER_BLOCK, store_of
+
+__all__ = ["Ending", "open_run", "readable_name"]
+
+
+@asynccontextmanager
+async def open_run(
+    request: Mapping[str, Any] | GenerationRequest, job_id: str, ending: Ending
+) -> AsyncGenerator[Run]:
+    """Begin this flow run's job; use it in a flow of your own as `flows/generate.py` does.
+
+    Inside, pass the `Run` to the tasks; afterwards return `ending.state`. Expected failures are
+    not raised: they are in that state.
+
+    Raises:
+        Refused: Not inside a flow run.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        message = "open_run works inside a flow run only; call it from a flow"
+        raise Refused(message)
+    saved = _Saved(context.client)
+    async with open_flow_run(
+        request,
+        job_id,
+        flow_run_id=UUID(str(context.flow_run.id)),
+        deployed_for=_alias_of_deployment(),
+        settings=load(),
+        find_server=saved.find_server,
+        open_store=saved.open_store,
+        ending=ending,
+    ) as run:
+        yield run
+
+
+def readable_name() -> str:
+    """Return the run's name from its parameters, the same for every way in."""
+    parameters: Mapping[str, Any] = runtime.flow_run.parameters
+    request: Any = parameters.get("request") or {}
+    asked: Mapping[str, Any] = (
+        request.dumped() if isinstance(request, GenerationRequest) else dict(request)
+    )
+    job_id = parameters.get("job_id") or runtime.flow_run.id or ""
+    return run_name(
+        str(asked.get("prompt") or asked.get("positive_prompt") or ""),
+        str(asked.get("mode") or "txt2img"),
+        str(asked.get("server") or _alias_of_deployment()),
+        str(job_id),
+    )
+
+
+def _alias_of_deployment() -> str:
+    """Return the server this run's deployment is for; `any` for others, and without one."""
+    if not runtime.deployment.id:
+        return ANY
+    return runtime.deployment.name or ANY
+
+
+class _Saved:
+    """The servers and stores saved as blocks, read over the run's own client."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+
+    async def find_server(
+        self, request: GenerationRequest, wanted: str, catalogue: Catalogue
+    ) -> ServerConfig:
+        """Return the server named, or for `any` the least busy one that can do the job."""
+        if wanted != ANY:
+            return await self._server(wanted)
+        servers = await self._servers()
+        if any(not server.sandbox for server in servers):
+            servers = [server for server in servers if not server.sandbox]
+        parked = await asyncio.to_thread(catalogue.parked)
+        free = [server for server in servers if server.alias not in parked]
+        if servers and not free:
+            reason = next(iter(parked.values())).reason
+            raise StoreUnavailable(ANY, f"every server is parked: {reason}")
+        pools = {pool.name: pool for pool in await self._client.read_work_pools(limit=200)}
+        running = [
+            server
+            for server in free
+            if not ((pool := pools.get(server.alias)) is not None and pool.is_paused)
+        ]
+        open_attempts = await asyncio.to_thread(catalogue.open_attempts)
+        ours = {server.alias: 0 for server in running}
+        for attempt in open_attempts:
+            if attempt.server in ours:
+                ours[attempt.server] += 1
+        return await choose_server(request, running or free, ours=ours)
+
+    async def open_store(self, server: ServerConfig, settings: Settings) -> Store:
+        """Return the store the server's pictures go to."""
+        if not server.store:
+            return open_store(settings)
+        for slug in (FOLDER_BLOCK, BUCKET_BLOCK):
+            try:
+                document = await self._client.read_block_document_by_name(
+                    server.store, slug, include_secrets=True
+                )
+            except ObjectNotFound:
+                continue
+            return open_store(store_of(slug, server.store, document.data))
+        message = f"server {server.alias} names a store {server.store!r} that is not saved"
+        raise NotFound(message)
+
+    async def _server(self, alias: str) -> ServerConfig:
+        try:
+            document = await self._client.read_block_document_by_name(
+                alias, SERVER_BLOCK, include_secrets=True
+            )
+        except ObjectNotFound:
+            message = f"there is no server {alias!r}. List them: stablequeue servers ls"
+            raise NotFound(message) from None
+        return config_of(alias, document.data)
+
+    async def _servers(self) -> list[ServerConfig]:
+        documents = await self._client.read_block_documents_by_type(
+            SERVER_BLOCK, include_secrets=True, limit=200
+        )
+        return [config_of(document.name or "", document.data) for document in documents]
