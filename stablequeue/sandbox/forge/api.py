@@ -29,6 +29,7 @@ from stablequeue.sandbox.forge.server import PROTOCOL, ForgeServer, out_of_memor
 
 _MOST_UPSCALED = 64_000_000
 _LAST_ANSWERS_S = 0.3
+_SCAN_S, _SCAN_PIXELS = 0.4, 256 * 256
 
 
 async def txt2img(server: ForgeServer, request: Request) -> Response:
@@ -106,7 +107,7 @@ async def _upscale(
     for name in (payload.upscaler_1, payload.upscaler_2):
         if name not in known:
             raise Failure("AssertionError", f"could not find upscaler named {name}")
-    infotext, _ = embedded_text(picture)
+    infotext, _ = await _read_text(server, picture)
     if payload.upscaler_1 == "None":
         size, told = picture.size, ""
     elif payload.resize_mode == 1:
@@ -132,13 +133,21 @@ def _enlarged(picture: Image.Image, size: tuple[int, int], infotext: str) -> byt
     return encode(picture.convert("RGB").resize(size), "png", infotext)
 
 
+async def _read_text(server: ForgeServer, picture: Image.Image) -> tuple[str, dict[str, Any]]:
+    """Read a picture's text; without any, every pixel of an RGB one is looked at, slowly."""
+    infotext, items = embedded_text(picture)
+    if not infotext and picture.mode == "RGB" and server.settings.stealth_scan:
+        pixels = picture.width * picture.height
+        await asyncio.sleep(_SCAN_S * (pixels / _SCAN_PIXELS) ** 2)
+    return infotext, items
+
+
 async def png_info(server: ForgeServer, request: Request) -> Response:
     """Answer `POST /sdapi/v1/png-info`."""
-    del server
     payload = await read_model(request, PngInfoPayload)
     picture = decode(payload.image.strip())
-    infotext, items = embedded_text(picture)
-    parameters = parameters_of(infotext) if infotext else {}
+    infotext, items = await _read_text(server, picture)
+    parameters = parameters_of(infotext, server.shelf.alias_of_hash) if infotext else {}
     return answer({"info": infotext, "items": items, "parameters": parameters})
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from stablequeue.sandbox.forge import api, internal, lists, web
+from stablequeue.sandbox.forge import api, gradio, internal, lists, web
 from stablequeue.sandbox.forge.answers import answer
 from stablequeue.sandbox.forge.routing import Endpoint, Guard, make_route
 from stablequeue.sandbox.forge.server import ForgeServer
@@ -28,7 +28,7 @@ def build(state: SandboxState) -> list[BaseRoute]:
     if server.settings.api:
         wanted += _api(server)
     if not server.settings.nowebui:
-        wanted += [*internal.endpoints(), *web.endpoints()]
+        wanted += [*internal.endpoints(), *gradio.endpoints(server), *web.endpoints()]
     wanted.append(_openapi([endpoint.path for endpoint in wanted]))
     return [make_route(server, endpoint) for endpoint in wanted]
 

@@ -176,6 +176,11 @@ class Shelf:
                 return lora
         return None
 
+    def alias_of_hash(self, short_hash: str) -> str | None:
+        """Return the alias of the LoRA with this hash (12 hex digits), or None."""
+        found = (lora.alias for lora in self._loras if lora.file.sha256[:12] == short_hash)
+        return next(found, None)
+
     def list_loras(self) -> list[dict[str, Any]]:
         """Return `GET /sdapi/v1/loras`."""
         return [

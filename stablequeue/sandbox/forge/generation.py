@@ -72,7 +72,8 @@ class Generation:
         state.note("forge.start", task=self.task)
         with state.card.generating(state.owner(PROTOCOL), self.task):
             self._act(await state.strike("start", PROTOCOL))
-            wanted = dict(self.payload.override_settings or {})
+            # An unknown checkpoint is taken out of the request itself: its echo lacks the key.
+            wanted = self.payload.override_settings or {}
             if server.shelf.find(wanted.get(CHECKPOINT)) is None:
                 wanted.pop(CHECKPOINT, None)
             before = server.options.present(wanted)

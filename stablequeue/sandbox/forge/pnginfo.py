@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 # A part ends at a comma that no quotation mark before it holds.
@@ -37,8 +38,12 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def parameters_of(infotext: str) -> dict[str, Any]:
-    """Return the answer's `parameters`; `Model` is left out when a hash is told, as recorded."""
+def parameters_of(infotext: str, alias_of_hash: Callable[[str], str | None]) -> dict[str, Any]:
+    """Return the answer's `parameters`.
+
+    As recorded, `Model` is left out when a hash is told, and LoRAs in the prompt get the alias of
+    the one that has the hash the text tells.
+    """
     *lines, last = infotext.strip().split("\n")
     pairs = _pairs(last)
     if len(pairs) < _FEWEST:
@@ -61,7 +66,14 @@ def parameters_of(infotext: str) -> dict[str, Any]:
             told[key] = value
     if "Model hash" in told:
         told.pop("Model", None)
-    told["Prompt"] = "\n".join(prompt)
+    whole = "\n".join(prompt)
+    for name, colon, short_hash in (
+        p.partition(":") for p in told.get("Lora hashes", "").split(",")
+    ):
+        alias = alias_of_hash(short_hash.strip()) if colon else None
+        if alias:
+            whole = whole.replace(f"<lora:{name.strip()}:", f"<lora:{alias}:")
+    told["Prompt"] = whole
     told["Negative prompt"] = "\n".join(negative)
     return {**told, **{key: value for key, value in _DEFAULTS.items() if key not in told}}
 
