@@ -63,6 +63,11 @@ def one_line(value: Any, limit: int = SHOWN) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def shown(name: Any) -> str:
+    """Return a name for a message: as it is, but for what would not stay on one line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:SHOWN])
+
+
 @dataclass(frozen=True, slots=True)
 class QueueItem:
     """One prompt that runs or waits."""

@@ -7,7 +7,8 @@ deleted, cleared, or lost with a restart, which empties both.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from stablequeue.engines.base import Located, Phase, Progress
@@ -26,6 +27,7 @@ TWICE_S = 0.5  # between the two looks that make a prompt count as gone
 PATIENCE_S = 60.0  # how long a server may be away while a result is awaited
 _AFTER_HINT_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # history is written a moment after the success
 _MOST_NONSENSE = 3
+_MOST_DOUBLINGS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,26 @@ class _Shared:
     silences: int = 0
 
 
+@dataclass(slots=True)
+class _Away:
+    """How long a server has given no usable answer."""
+
+    since: float = 0.0
+    nonsense: int = 0
+
+    def note(self, error: EngineError) -> None:
+        """Take in one failure; raise it if it is no passing one."""
+        now = time.monotonic()
+        self.since = self.since or now
+        self.nonsense += isinstance(error, ProtocolError)
+        if (
+            isinstance(error, EngineAuthFailed)
+            or self.nonsense >= _MOST_NONSENSE
+            or now - self.since > PATIENCE_S
+        ):
+            raise error
+
+
 class Follower:
     """Follows any number of prompts of one session."""
 
@@ -66,6 +88,16 @@ class Follower:
         self._client = client
         self._socket = socket
         self._shared: dict[str, _Shared] = {}
+        self._unsent: set[str] = set()
+
+    @contextmanager
+    def sending(self, prompt_id: str) -> Generator[None]:
+        """While a job is handed over, observers do not take its absence for its end."""
+        self._unsent.add(prompt_id)
+        try:
+            yield
+        finally:
+            self._unsent.discard(prompt_id)
 
     async def look(self, prompt_id: str, *, max_age_s: float = 0.0) -> Look:
         """Say where a prompt is; a look not older than `max_age_s` is used again."""
@@ -92,25 +124,18 @@ class Follower:
         Raises:
             EngineUnreachable: It was away for a minute. Asking again goes on where this left.
         """
-        self._shared.setdefault(prompt_id, _Shared())
         tracker = self._socket.listen(prompt_id, client_id)
         self._socket.start()
-        missing = nonsense = hinted = 0
-        away_since = 0.0
+        missing = hinted = 0
+        away = _Away()
         while True:
             pause = POLL_WITHOUT_PUSH_S
             try:
                 look = await self.look(prompt_id)
-            except EngineAuthFailed:
-                raise
             except EngineError as error:
-                now = time.monotonic()
-                away_since = away_since or now
-                nonsense += isinstance(error, ProtocolError)
-                if nonsense >= _MOST_NONSENSE or now - away_since > PATIENCE_S:
-                    raise
+                away.note(error)
             else:
-                away_since, nonsense = 0.0, 0
+                away = _Away()
                 if look.ended is not None:
                     tracker.end()
                     return look.ended
@@ -118,10 +143,13 @@ class Follower:
                 if missing > 1:
                     tracker.end()
                     return None
-                pause = TWICE_S if missing else self._pause(tracker, look)
+                pause = TWICE_S if missing else self._pause(tracker)
             if hinted:
                 pause = min(pause, _AFTER_HINT_S[min(hinted, len(_AFTER_HINT_S)) - 1])
-            hinted = await _woken(tracker.hint, pause) or (hinted + 1 if hinted else 0)
+            if await _woken(tracker.hint, pause):
+                hinted = 1
+            elif hinted:
+                hinted += 1
 
     async def observe(self, prompt_id: str, client_id: str) -> AsyncGenerator[Progress]:
         """Yield what is known whenever it changed, until the prompt ended or is gone.
@@ -135,11 +163,12 @@ class Follower:
         look = Look()
         while True:
             try:
-                look = await self.look(prompt_id, max_age_s=self._pause(tracker, look))
+                look = await self.look(prompt_id, max_age_s=self._pause(tracker))
             except EngineError:
                 look = Look()
             else:
-                missing = missing + 1 if look.located is Located.GONE else 0
+                gone = look.located is Located.GONE and prompt_id not in self._unsent
+                missing = missing + 1 if gone else 0
                 if look.ended is not None:
                     yield Progress(phase=Phase.DONE, fraction=1.0)
                     return
@@ -149,7 +178,7 @@ class Follower:
                 if now is not None and now != shown:
                     shown = replace(now, preview=None)
                     yield now
-            await _woken(tracker.changed, self._pause(tracker, look))
+            await _woken(tracker.changed, self._pause(tracker))
 
     def forget(self, prompt_id: str) -> None:
         """Stop following a prompt."""
@@ -177,29 +206,30 @@ class Follower:
     async def _mind_silence(self, shared: _Shared) -> None:
         """Replace a connection that says nothing although our prompt runs.
 
-        The first time under the same id, if it can be closed cleanly; a second silence means a
-        zombie or a server that is held up by another client, and then polling has to do.
+        It may be a zombie, or the server is held up by another client, or it has nothing to say
+        because a step takes long; so each time the patience doubles.
         """
         if not (shared.look.running and self._socket.connected):
             return
-        if self._socket.silent_for() > SILENCE_S:
+        if self._socket.silent_for() > SILENCE_S * 2 ** min(shared.silences, _MOST_DOUBLINGS):
             shared.silences += 1
-            await self._socket.renew(keep_id=shared.silences == 1)
+            await self._socket.renew()
 
-    def _pause(self, tracker: Tracker, look: Look) -> float:
-        push = self._socket.connected and (tracker.heard or not look.running)
-        return POLL_S if push else POLL_WITHOUT_PUSH_S
+    def _pause(self, tracker: Tracker) -> float:
+        return POLL_S if self._socket.delivers(tracker) else POLL_WITHOUT_PUSH_S
 
     def _progress(self, tracker: Tracker, look: Look) -> Progress | None:
         if look.item is None:
             return None
         if not tracker.knows_graph:
             tracker.expect(look.item.graph, look.item.outputs)
-        if look.running:
+        if look.running or tracker.heard:  # it may have started since the queue was looked at
             tracker.started()
-            return tracker.snapshot()
-        if tracker.heard:
-            return tracker.snapshot()  # it has started since the queue was looked at
+            now = tracker.snapshot()
+            if self._socket.delivers(tracker) or now.preview is not None:
+                return now
+            # Nothing will be told of its steps, so that nothing is told must not be a stall.
+            return replace(now, phase=Phase.WAITING, message="Running; no progress is told")
         phase = Phase.WAITING if look.foreign else Phase.QUEUED
         return Progress(phase=phase, position=look.position)
 

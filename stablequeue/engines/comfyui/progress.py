@@ -71,7 +71,9 @@ class Tracker:
         self.hint = asyncio.Event()
         self.ended = False
         self.preview: bytes | None = None
+        self.client_id = ""  # the one it was posted with; its messages go to that socket only
         self._nodes: dict[str, _Node] = {}
+        self._knows_graph = False
         self._titles: dict[str, str] = {}
         self._phase = Phase.QUEUED
         self._sampled = False
@@ -83,7 +85,7 @@ class Tracker:
     @property
     def knows_graph(self) -> bool:
         """Whether `expect` was called."""
-        return bool(self._nodes)
+        return self._knows_graph
 
     @property
     def heard(self) -> bool:
@@ -92,6 +94,7 @@ class Tracker:
 
     def expect(self, graph: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
         """Say what will run; without output nodes the whole graph counts."""
+        self._knows_graph = True
         wanted = reachable(graph, outputs) or set(graph)
         for node_id in wanted:
             described = mapping(graph[node_id])

@@ -3,7 +3,7 @@
 from typing import Any
 
 from stablequeue.engines.comfyui import names
-from stablequeue.engines.comfyui.answers import JSON, mapping, one_line, sequence, text
+from stablequeue.engines.comfyui.answers import JSON, mapping, one_line, sequence, shown, text
 from stablequeue.errors import JobRejected, ModelMissing
 
 _MODEL_INPUTS = {
@@ -76,5 +76,6 @@ def _missing_model(server: str, node_id: str, error: JSON) -> ModelMissing | Non
     if not choices and len(config) > 1:
         choices = sequence(mapping(config[1]).get("options"))
     listed = [choice for choice in choices if isinstance(choice, str)]
+    alike = [shown(suggestion) for suggestion in names.suggest(value, listed)]
     field = f"workflow.{one_line(node_id, 60)}.{one_line(name, 60)}"
-    return ModelMissing(server, field, one_line(value), names.suggest(value, listed))
+    return ModelMissing(server, field, one_line(value), alike)

@@ -6,6 +6,7 @@ from typing import Any
 from stablequeue.engines import samplers
 from stablequeue.engines.base import LoraUse, Resolution
 from stablequeue.engines.comfyui import families, lora_tags, names
+from stablequeue.engines.comfyui.answers import one_line, shown
 from stablequeue.engines.comfyui.client import ComfyClient
 from stablequeue.engines.comfyui.families import Family
 from stablequeue.engines.comfyui.graph import (
@@ -248,10 +249,12 @@ class Resolver:
         try:
             return names.find(name, self._lists[listed])
         except names.NoMatch as error:
-            raise ModelMissing(self._alias, field, name, error.suggestions) from error
+            alike = [shown(suggestion) for suggestion in error.suggestions]
+            raise ModelMissing(self._alias, field, name, alike) from error
 
     def _unsupported(self, field: str, problem: str, allowed: Sequence[str] = ()) -> Unsupported:
-        return Unsupported(self._alias, field, problem, list(allowed)[:_SHOWN])
+        listed = [shown(name) for name in allowed[:_SHOWN]]
+        return Unsupported(self._alias, field, one_line(problem), listed)
 
 
 def _own(name: str, available: Sequence[str]) -> str:

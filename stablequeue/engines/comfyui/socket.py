@@ -11,7 +11,6 @@ Source: ComfyUI `server.py` and `protocol.py` (a125cd84, 2025-10-12).
 
 import asyncio
 import base64
-import contextlib
 import json
 import struct
 import uuid
@@ -31,6 +30,7 @@ from stablequeue.servers import ServerConfig
 from stablequeue.wire import log_in, log_out
 
 PING_S = 20.0  # the server sends no pings of its own; proxies close what is silent
+_GAP_S = 10.0  # a gap this short is no lack of messages
 _STABLE_S = 5.0  # a connection that lasted this long was no failure
 _NORMAL_CLOSE = 1000
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -66,8 +66,8 @@ class ComfySocket:
         self._refused = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: ClientConnection | None = None
-        self._last_message = 0.0
-        self._used_ids = False
+        self._last_message = float("-inf")
+        self._used_id = False
 
     @property
     def client_id(self) -> str:
@@ -79,10 +79,11 @@ class ComfySocket:
         """Whether a connection is open now."""
         return self._connected.is_set()
 
-    @property
-    def refused(self) -> bool:
-        """Whether the server refuses it for good; then there is only polling."""
-        return self._refused.is_set()
+    def delivers(self, tracker: Tracker) -> bool:
+        """Whether a prompt's messages come here; a connection may be renewed at the moment."""
+        now = asyncio.get_running_loop().time()
+        alive = self.connected or (not self._refused.is_set() and now - self._last_message < _GAP_S)
+        return alive and tracker.client_id == self._client_id
 
     def silent_for(self) -> float:
         """Seconds since anything came over the present connection."""
@@ -105,19 +106,21 @@ class ComfySocket:
         `client_id` is the one the prompt was posted with by an earlier session: as long as nothing
         else uses this socket, it connects under that id and so gets the prompt's messages again.
         """
-        if client_id and not self._trackers and self._task is None and not self._used_ids:
+        if client_id and not self._trackers and self._task is None and not self._used_id:
             self._client_id = client_id
         if prompt_id not in self._trackers:
             self._trackers[prompt_id] = Tracker(prompt_id)
+            self._trackers[prompt_id].client_id = client_id
         return self._trackers[prompt_id]
 
     def forget(self, prompt_id: str) -> None:
         """Stop listening for a prompt."""
         self._trackers.pop(prompt_id, None)
 
-    def posted(self) -> None:
-        """Note that a prompt was posted under the present id."""
-        self._used_ids = True
+    def posting(self, tracker: Tracker) -> None:
+        """Note that a prompt is posted under the present id."""
+        tracker.client_id = self._client_id
+        self._used_id = True
 
     def wake(self) -> None:
         """Make everybody who listens look for the end of their prompt."""
@@ -125,19 +128,16 @@ class ComfySocket:
             tracker.changed.set()
             tracker.hint.set()
 
-    async def renew(self, *, keep_id: bool) -> None:
+    async def renew(self) -> None:
         """Give the silent connection up and open another.
 
-        Args:
-            keep_id: Connect under the same id again, so that prompts posted under it are heard
-                of. Only if the old connection could be closed on both ends: else the new one
-                would become a zombie when the server drops the old one. With another id, what
-                was posted stays silent and is polled.
+        It keeps its id, so that prompts posted under it are heard of again, if the old connection
+        could be closed on both ends. If not, a connection of the same id could become a zombie
+        when the server drops the old one, so it gets another; what was posted is then polled.
         """
-        clean = await self._stop()
-        if not (keep_id and clean):
+        if not await self._stop():
             self._client_id = str(uuid.uuid4())
-            self._used_ids = False
+            self._used_id = False
         self.start()
 
     async def close(self) -> None:
@@ -155,8 +155,7 @@ class ComfySocket:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})
         return connection is None or connection.close_code == _NORMAL_CLOSE
 
     async def _run(self) -> None:
@@ -180,7 +179,7 @@ class ComfySocket:
             if all(tracker.ended for tracker in self._trackers.values()):
                 # Nobody's messages hang on this id any more: the next connection gets its own.
                 self._client_id = str(uuid.uuid4())
-                self._used_ids = False
+                self._used_id = False
             failures = 0 if clock() - began > _STABLE_S else failures + 1
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 

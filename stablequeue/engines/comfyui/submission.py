@@ -28,7 +28,6 @@ from stablequeue.engines.comfyui.workflow_check import with_exact_names
 from stablequeue.errors import (
     EngineBusy,
     EngineError,
-    EngineStalled,
     EngineUnreachable,
     JobRejected,
     ProtocolError,
@@ -40,6 +39,7 @@ from stablequeue.wire import check_access, log_in
 
 _SOCKET_WAIT_S = 3.0  # without a socket there is polling
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_ASK_FOR_S = 10.0
 _LOOK_AGAIN_S = (0.5, 1.0, 2.0, 5.0)
 
 
@@ -62,14 +62,19 @@ class Submitter:
 
     async def submit(self, ticket: Ticket, job: EngineJob) -> Ticket:
         """Hand a job over; return the ticket to follow."""
+        with self._follower.sending(ticket.remote_id):
+            return await self._submit(ticket, job)
+
+    async def _submit(self, ticket: Ticket, job: EngineJob) -> Ticket:
         if ticket.remote_id in self._tried:
             return await self._settle(ticket, "it was sent before")
         graph = await self.prepare(ticket, job)
         # Messages go to the client id named here, and nowhere if it is not connected yet.
         await self._socket.ready(_SOCKET_WAIT_S)
-        self._socket.listen(ticket.remote_id).expect(graph)
+        tracker = self._socket.listen(ticket.remote_id)
+        tracker.expect(graph)
+        self._socket.posting(tracker)
         body = self._encoded(ticket, job, graph)
-        self._socket.posted()
         self._tried.add(ticket.remote_id)
         try:
             response = await self._client.post_prompt(body)
@@ -182,6 +187,7 @@ class Submitter:
         if accepted.prompt_id != ticket.remote_id:
             # Servers before 0.3.45 choose the id themselves.
             self._follower.forget(ticket.remote_id)
+            self._socket.posting(self._socket.listen(accepted.prompt_id))
             ticket = Ticket(engine=ticket.engine, remote_id=accepted.prompt_id, data=ticket.data)
         ticket = Ticket(
             engine=ticket.engine,
@@ -220,7 +226,6 @@ class Submitter:
             EngineUnreachable: It did not take it.
             JobRejected: It did not, and its answer was 500: it stumbled over this job.
             ProtocolError: It did not, and its answer was nonsense.
-            EngineStalled: It cannot be asked; locate the ticket before another attempt.
         """
         alias = self._server.alias
         began = time.monotonic()
@@ -230,10 +235,10 @@ class Submitter:
                 located = await self._follower.locate(ticket.remote_id)
                 break
             except (EngineUnreachable, EngineBusy) as error:
-                if time.monotonic() - began > self._server.stall_after_s:
-                    raise EngineStalled(
-                        alias, f"whether it took the job cannot be asked: {why}"
-                    ) from error
+                if time.monotonic() - began > _ASK_FOR_S:
+                    # In doubt it has it: whoever collects goes on asking, and never sends again.
+                    log_in(self._server, f"whether it took the job cannot be asked: {error}")
+                    return ticket
                 await asyncio.sleep(_LOOK_AGAIN_S[min(tries, len(_LOOK_AGAIN_S) - 1)])
                 tries += 1
         if located is not Located.GONE:

@@ -65,10 +65,10 @@ def find_input(graph: Mapping[str, Any], name: str) -> tuple[str, str]:
     field = f"overrides.{one_line(name, 120)}"
     for found, _ in nodes:
         if len(found) > 1:
-            ids = sorted(found)
+            ids = [one_line(node, 60) for node in sorted(found)]
             raise BadRequest(field, "several nodes have this title; name one by its id", ids)
         if found:
-            allowed = sorted(_inputs(graph, found[0]))
+            allowed = [one_line(key, 60) for key in sorted(_inputs(graph, found[0]))]
             raise BadRequest(field, f"node {found[0]!r} has no such input", allowed)
     problem = "there is no node with this id or title" if splits else "write it as NODE.INPUT"
     raise BadRequest(field, problem, [*_nodes_for_people(graph)])
@@ -169,7 +169,7 @@ def _title(graph: Mapping[str, Any], node_id: str) -> str:
 def _nodes_for_people(graph: Mapping[str, Any]) -> Iterator[str]:
     for node_id in graph:
         title = _title(graph, node_id) or text(mapping(graph[node_id]).get("class_type"))
-        yield f"{node_id} ({title})" if title else node_id
+        yield one_line(f"{node_id} ({title})" if title else node_id, 100)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,15 @@ from typing import Any
 
 from stablequeue.engines.base import LoraUse, Resolution
 from stablequeue.engines.comfyui import names
-from stablequeue.engines.comfyui.answers import JSON, NodeClass, mapping, number, one_line, text
+from stablequeue.engines.comfyui.answers import (
+    JSON,
+    NodeClass,
+    mapping,
+    number,
+    one_line,
+    shown,
+    text,
+)
 from stablequeue.engines.comfyui.client import ComfyClient
 from stablequeue.engines.comfyui.inventory import node_classes
 from stablequeue.engines.comfyui.progress import is_link, reachable
@@ -155,12 +163,13 @@ def _checked(alias: str, described: NodeClass, node_id: str, key: str, value: An
             return names.find(value, described.names(key))
         except names.NoMatch as error:
             field = f"workflow.{one_line(node_id, 60)}.{one_line(key, 60)}"
-            raise ModelMissing(alias, field, value, error.suggestions) from error
+            alike = [shown(suggestion) for suggestion in error.suggestions]
+            raise ModelMissing(alias, field, value, alike) from error
     if described.name.startswith("Load"):
         return value  # a file of the server's, by rules of the node's own
     raise Unsupported(
         alias,
         f"workflow.{one_line(node_id, 60)}.{one_line(key, 60)}",
         f"{described.name} has no {one_line(repr(value), 80)}",
-        [str(choice) for choice in choices[:_SHOWN]],
+        [shown(choice) for choice in choices[:_SHOWN]],
     )
