@@ -1,0 +1,124 @@
+"""The tree of commands. Each is imported when it is used; a test compares the help texts."""
+
+from typing import NamedTuple
+
+from cyclopts import App, Group, Parameter
+
+_JOBS = Group("Jobs", sort_key=1)
+_QUEUE = Group("The queue", sort_key=2)
+_THINGS = Group("Servers and pictures", sort_key=3)
+_HERE = Group("This installation", sort_key=4)
+
+
+class Command(NamedTuple):
+    """A command: its name, where its function is, the first line of that function's docstring."""
+
+    name: str
+    function: str
+    help: str
+
+
+COMMANDS: dict[Group, tuple[Command, ...]] = {
+    _JOBS: (
+        Command("submit", "submit:submit", "Queue a job and print its id."),
+        Command("ls", "look:ls", "List the queue: running, waiting in their order, ended."),
+        Command("watch", "look:watch", "Follow one job, or the whole queue, until Ctrl-C."),
+        Command("show", "look:show", "Show everything about a job."),
+        Command(
+            "cancel", "act:cancel", "Cancel jobs; only our own work on the servers is touched."
+        ),
+        Command("retry", "act:retry", "Let jobs that failed, crashed or were cancelled go on."),
+        Command("again", "act:again", "Queue a new job like an old one."),
+        Command("move", "act:move", "Move a waiting job within its server and tier."),
+    ),
+    _QUEUE: (
+        Command("pause", "queue:pause", "Start no more jobs on a server; running ones go on."),
+        Command("resume", "queue:resume", "Start jobs again, also those parked for a full disk."),
+        Command("clear", "queue:clear", "Cancel what waits, or take ended jobs off the list."),
+    ),
+    _HERE: (
+        Command("up", "run:up", "Run everything on this machine until Ctrl-C."),
+        Command("ui", "run:ui", "Open Prefect's pages in the browser, logged in."),
+        Command("doctor", "doctor:doctor", "Check this installation and say what to mend."),
+    ),
+}
+
+GROUPS: dict[str, tuple[str, Group, tuple[Command, ...]]] = {
+    "servers": (
+        "Save and test generation servers.",
+        _THINGS,
+        (
+            Command("add", "servers:add", "Save a server, or change a saved one."),
+            Command("ls", "servers:ls", "List the saved servers."),
+            Command("test", "servers:ask", "Ask servers what they are and what they have."),
+            Command("rm", "servers:rm", "Forget a server; its jobs and pictures stay."),
+            Command("import", "servers:import_", "Save the servers of a servers.json."),
+        ),
+    ),
+    "images": (
+        "Find stored pictures.",
+        _THINGS,
+        (
+            Command("search", "images:search", "Search the stored pictures, newest first."),
+            Command("show", "images:show", "Show everything about a picture."),
+            Command("verify", "images:verify", "Check that stored files are there and unchanged."),
+        ),
+    ),
+    "config": (
+        "Look at the settings.",
+        _HERE,
+        (
+            Command("show", "config:show", "Show the settings in force."),
+            Command("example", "config:example", "Print a commented settings file."),
+        ),
+    ),
+}
+
+HELP = """A durable queue for generative image work: ComfyUI, Forge and AUTOMATIC1111.
+
+Every command also has: --json, --verbose (-v), --quiet (-q), --home FOLDER, --setting NAME=VALUE.
+"""
+
+
+def build() -> App:
+    """Return the tree of commands, none of them imported."""
+    app = App(
+        name="stablequeue",
+        help=HELP,
+        help_format="plaintext",
+        version=_version,
+        default_parameter=Parameter(negative=(), show_default=False),
+        suppress_keyboard_interrupt=False,
+    )
+    for group, commands in COMMANDS.items():
+        _register(app, commands, group)
+    for name, (text, group, commands) in GROUPS.items():
+        sub = App(name=name, help=text, group=group)
+        _register(sub, commands, None)
+        app.command(sub)
+    app.register_install_completion_command(
+        name="--install-completion", help="Teach this shell to complete our commands."
+    )
+    return app
+
+
+def names(group: str = "") -> list[str]:
+    """Return the commands of a group, or those at the top."""
+    if group:
+        return [command.name for command in GROUPS[group][2]]
+    return [*GROUPS, *(command.name for commands in COMMANDS.values() for command in commands)]
+
+
+def _register(app: App, commands: tuple[Command, ...], group: Group | None) -> None:
+    for command in commands:
+        path = f"stablequeue.cli.{command.function}"
+        if group is None:
+            app.command(path, name=command.name, help=command.help)
+        else:
+            app.command(path, name=command.name, help=command.help, group=group)
+
+
+def _version() -> str:
+    import stablequeue  # noqa: PLC0415
+
+    return f"stablequeue {stablequeue.__version__}"

@@ -1,0 +1,234 @@
+"""The Python client: queue jobs, follow them, change them, find their pictures.
+
+    from stablequeue import Client
+
+    with Client() as queue:
+        job = queue.submit(prompt="a lighthouse at night", server="gpu-a", steps=20)
+        ended = queue.wait(job.job_id, on_progress=lambda view: print(view.phase))
+        for picture in queue.pictures(job.job_id):
+            print(picture.path)
+
+Needs neither Prefect nor a running server to be imported. Every method raises errors of
+`stablequeue.errors` only.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from stablequeue.client.acting import Acting, Change
+from stablequeue.client.reading import Reading
+from stablequeue.client.session import Session
+from stablequeue.client.waiting import OnProgress, wait
+from stablequeue.settings import Settings
+from stablequeue.views import JobView, Picture, ViewState
+
+if TYPE_CHECKING:
+    from stablequeue.client.pictures import Pictures
+    from stablequeue.client.submitting import Submitted
+    from stablequeue.request import GenerationRequest
+
+__all__ = ["Change", "Client", "JobView", "Picture", "Session", "ViewState"]
+
+
+class Client:
+    """A client of one StableQueue installation on this machine.
+
+    Job ids may be given short (the last or first digits). May be used by several threads.
+
+    Args:
+        settings: Of the installation; None: those in force (file, environment).
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.session = Session(settings)
+        self._reading = Reading(self.session)
+        self._acting = Acting(self.session, self._reading)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.session.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The installation's settings."""
+        return self.session.settings
+
+    @property
+    def prefect_answered(self) -> bool:
+        """Whether Prefect answered when jobs were last looked at."""
+        return self._reading.prefect_answered
+
+    def submit(
+        self,
+        request: "GenerationRequest | Mapping[str, Any] | None" = None,
+        /,
+        *,
+        job_id: str = "",
+        **fields: Any,
+    ) -> "Submitted":
+        """Queue a job. When this returns it is on disk and will not be lost.
+
+        Args:
+            request: What to make; None: made of `fields`.
+            job_id: To be safe against losing the answer: submitting again with the same id (a
+                UUID) is the same job. Empty: a new one.
+            fields: Fields of `GenerationRequest`, over those of `request`.
+
+        Returns:
+            Its id, warnings, and a note when it could not be handed to Prefect yet: then
+            `stablequeue up` does that as soon as it can.
+
+        Raises:
+            BadRequest: The first problem, naming the field and what is allowed. Nothing is kept.
+            CatalogueBusy: Retryable.
+        """
+        from stablequeue.client.submitting import submit  # noqa: PLC0415  # needs SQLModel
+
+        return submit(self.session, request, fields, job_id=job_id)
+
+    def jobs(
+        self,
+        *,
+        states: Collection[ViewState] = (),
+        server: str = "",
+        tag: str = "",
+        limit: int = 50,
+        history: bool = True,
+    ) -> list[JobView]:
+        """Return jobs: running ones, waiting ones in their order, ended ones newest first.
+
+        Args:
+            states: Only these; empty: all.
+            server: Only this server's.
+            tag: Only with this tag.
+            limit: At most so many.
+            history: Also ended jobs whose run Prefect no longer has.
+
+        When Prefect does not answer, the catalogue's part is returned, with state `unknown` for
+        what has not ended; `prefect_answered` says so.
+        """
+        return self._reading.jobs(
+            states=states, server=server, tag=tag, limit=limit, history=history
+        )
+
+    def job(self, job_id: str) -> JobView:
+        """Return one job.
+
+        Raises:
+            NotFound: There is no such job.
+            Refused: The short id fits several.
+        """
+        return self._reading.job(job_id)
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+    ) -> JobView:
+        """Follow a job to its end.
+
+        While Prefect does not answer it goes on waiting; the job is not touched by this.
+
+        Args:
+            job_id: Which.
+            on_progress: Called with every new view, the last one included.
+            timeout: Seconds after which to return all the same. None: never.
+
+        Returns:
+            The last view; `ended` is False only after the timeout.
+        """
+        return wait(self.session, self._reading, job_id, on_progress=on_progress, timeout=timeout)
+
+    def pictures(self, job_id: str) -> list[Picture]:
+        """Return the stored files of a job, by picture, with where they are."""
+        return self.files.of(job_id)
+
+    @cached_property
+    def files(self) -> "Pictures":
+        """Stores of this installation."""
+        from stablequeue.client.pictures import Pictures  # noqa: PLC0415  # needs the stores
+
+        return Pictures(self.session)
+
+    def cancel(self, job_id: str) -> Change:
+        """Cancel a job: a waiting one at once, a running one within seconds.
+
+        Work of others on the same server is not touched. A job that has ended stays as it is.
+        """
+        return self._acting.cancel(job_id)
+
+    def cancel_all(
+        self, *, server: str = "", tag: str = "", waiting_only: bool = False, dry_run: bool = False
+    ) -> list[Change]:
+        """Cancel every job that fits.
+
+        Args:
+            server: Only this server's.
+            tag: Only with this tag.
+            waiting_only: Not those under way.
+            dry_run: Say what would be done, do nothing.
+        """
+        return self._acting.cancel_all(
+            server=server, tag=tag, waiting_only=waiting_only, dry_run=dry_run
+        )
+
+    def retry(self, job_id: str) -> Change:
+        """Let a job that failed, crashed or was cancelled go on from where it was.
+
+        What is stored is kept, what runs on the server is found again. The same flow run goes on;
+        where Prefect no longer has it, the job gets a new one.
+
+        Raises:
+            Refused: It is finished (use `again`), or it has not ended.
+        """
+        return self._acting.retry(job_id)
+
+    def again(self, job_id: str, **changes: Any) -> "Submitted":
+        """Queue a new job like an old one, with `changes`.
+
+        A seed of -1 was chosen by the old job's id, so the new one gets another.
+        """
+        stored, run = self._reading.find(job_id)
+        asked: Any = stored.data if stored else run.parameters.get("request") if run else None
+        return self.submit(asked, **changes)
+
+    def move_front(self, job_id: str) -> Change:
+        """Put a waiting job before all others of its server and tier.
+
+        Raises:
+            Refused: It does not wait.
+        """
+        return self._acting.move_front(job_id)
+
+    def pause(self, server: str = "") -> list[str]:
+        """Start no more jobs of a server (`any`: the shared ones; empty: of every server).
+
+        Returns:
+            The servers that are paused now.
+        """
+        return self._acting.pause(server)
+
+    def resume(self, server: str = "") -> list[str]:
+        """Start jobs again, also those that were parked because their store failed."""
+        return self._acting.resume(server)
+
+    def clear_ended(
+        self, *, server: str = "", tag: str = "", dry_run: bool = False
+    ) -> list[Change]:
+        """Take ended jobs off the list; their outcome and pictures stay in the catalogue."""
+        return self._acting.clear_ended(server=server, tag=tag, dry_run=dry_run)

@@ -1,0 +1,249 @@
+"""Changing what happens to jobs: cancel, retry, again, move, pause, clear."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from stablequeue.catalogue import FINISHED, JobState, Outcome, StoredRequest
+from stablequeue.client.reading import FLOW, Reading
+from stablequeue.client.session import Session
+from stablequeue.errors import NotFound, PrefectRefused, Refused
+from stablequeue.prefect_api import FINAL, Run, StateType, run_filter
+from stablequeue.processes import provably_dead
+from stablequeue.views import JobView, ViewState, job_id_of, view
+
+WORKER_TYPE = "gpu-server"
+_EVERYTHING = 100_000
+_WAITING = {ViewState.WAITING, ViewState.PAUSED}
+_ACTIVE = {ViewState.RUNNING, ViewState.CANCELLING}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one job.
+
+    Attributes:
+        job_id: Which.
+        done: Whether it is, or is being, changed.
+        message: One line.
+    """
+
+    job_id: str
+    done: bool
+    message: str
+
+
+class Acting:
+    """Changes jobs, for one `Session`."""
+
+    def __init__(self, session: Session, reading: Reading) -> None:
+        self._session = session
+        self._reading = reading
+
+    def cancel(self, job_id: str) -> Change:
+        """Cancel one job; see `Client.cancel`."""
+        stored, run = self._reading.find(job_id)
+        return self._cancel(stored, run)
+
+    def cancel_all(
+        self, *, server: str = "", tag: str = "", waiting_only: bool = False, dry_run: bool = False
+    ) -> list[Change]:
+        """Cancel every job that fits; those under way last, so that nothing takes their place."""
+        wanted = _WAITING if waiting_only else _WAITING | _ACTIVE
+        jobs = self._reading.jobs(states=wanted, server=server, tag=tag, limit=_EVERYTHING)
+        self._must_have_answered()
+        jobs.sort(key=lambda job: job.state not in _WAITING)
+        if dry_run:
+            return [
+                Change(job.job_id, done=False, message=f"{job.state.value}: would be cancelled")
+                for job in jobs
+            ]
+        return [self._settled(job, self.cancel) for job in jobs]
+
+    def retry(self, job_id: str) -> Change:
+        """Let a job that ended without a result go on; see `Client.retry`."""
+        stored, run = self._reading.find(job_id)
+        seen = self._seen(stored, run)
+        if (stored is not None and stored.state in FINISHED) or seen.state in _finished():
+            message = (
+                f"job {seen.short} is {seen.state.value} already. For another one like it:"
+                f" stablequeue again {seen.short}"
+            )
+            raise Refused(message)
+        if run is not None and not self._may_retry(run):
+            message = f"job {seen.short} has not ended ({run.state_name}); cancel it first"
+            raise Refused(message)
+        if run is None and stored is not None and stored.state is JobState.ACCEPTED:
+            message = f"job {seen.short} waits to be sent; it needs no retry"
+            raise Refused(message)
+        if run is not None and self._reschedule(run):
+            return Change(seen.job_id, done=True, message="goes on from where it was")
+        if stored is None:
+            message = f"job {seen.short} cannot be retried; queue it anew"
+            raise Refused(message)
+        return self._new_run(stored)
+
+    def move_front(self, job_id: str) -> Change:
+        """Put a waiting job before all others of its server and tier; see `Client.move_front`."""
+        stored, run = self._reading.find(job_id)
+        seen = self._seen(stored, run)
+        if run is None or run.state_type is not StateType.SCHEDULED:
+            why = f"is {seen.phase or seen.state.value}" if run else "has no run yet"
+            message = f"job {seen.short} {why}; only a job that waits can be moved"
+            raise Refused(message)
+        same = run_filter(states=[StateType.SCHEDULED], pools=[run.pool] if run.pool else None)
+        first = self._session.api.runs(same, limit=1, sort="EXPECTED_START_TIME_ASC")
+        if first and first[0].id == run.id:
+            return Change(seen.job_id, done=True, message="is the first already")
+        times = [one.expected_start for one in first if one.expected_start]
+        when = min([*times, datetime.now(UTC)]) - timedelta(seconds=1)
+        change = self._session.api.reschedule(run.id, run.state_name, scheduled_time=when)
+        if not change.accepted:
+            message = f"Prefect did not move job {seen.short}: {change.reason}"
+            raise PrefectRefused(message)
+        return Change(seen.job_id, done=True, message=f"is first of its tier ({seen.tier}) now")
+
+    def pause(self, server: str = "") -> list[str]:
+        """Start no more jobs of a server, or of any; returns what was paused."""
+        names = self._pools(server)
+        for name in names:
+            self._session.api.pause_pool(name)
+        return names
+
+    def resume(self, server: str = "") -> list[str]:
+        """Start jobs again, parked ones too; returns what goes on."""
+        names = self._pools(server)
+        for name in names:
+            self._session.api.resume_pool(name)
+            self._session.catalogue.unpark(name)
+        return names
+
+    def clear_ended(
+        self, *, server: str = "", tag: str = "", dry_run: bool = False
+    ) -> list[Change]:
+        """Take ended jobs off the list: their runs go, outcomes and pictures stay."""
+        api = self._session.api
+        filters = {**run_filter(states=list(FINAL)), "flows": {"name": {"any_": [FLOW]}}}
+        runs = api.runs(filters)
+        rows = self._session.look.requests_by_id([job_id_of(run) for run in runs])
+        changes: list[Change] = []
+        for run in runs:
+            job_id = job_id_of(run)
+            seen = self._seen(rows.get(job_id), run)
+            if (server and server not in {seen.server, seen.pool}) or (
+                tag and tag not in seen.tags
+            ):
+                continue
+            if dry_run:
+                changes.append(Change(job_id, done=False, message=f"{seen.state.value}: would go"))
+                continue
+            if job_id in rows:
+                self._keep_outcome(rows[job_id], run)
+            with suppress(NotFound):  # somebody else removed it just now
+                api.delete_run(run.id)
+            changes.append(Change(job_id, done=True, message=f"{seen.state.value}: off the list"))
+        return changes
+
+    def _cancel(self, stored: StoredRequest | None, run: Run | None) -> Change:
+        api = self._session.api
+        seen = self._seen(stored, run)
+        if seen.ended:
+            return Change(
+                seen.job_id, done=False, message=f"has ended already ({seen.state.value})"
+            )
+        if run is None:
+            return self._cancel_unsent(seen)
+        if run.state_type is StateType.SCHEDULED and run.process:
+            # Prefect would send the cancel to the process of its earlier try, and wait for ever.
+            api.patch_run(run.id, infrastructure_pid=None)
+        change = api.cancel(run.id)
+        if change.state_type is StateType.CANCELLING and provably_dead(run.process):
+            api.set_state(run.id, StateType.CANCELLED, message="its process was gone", force=True)
+        now = api.read_run(run.id)
+        if now.state_type is StateType.CANCELLED:
+            self._note_cancelled(stored)
+            return Change(seen.job_id, done=True, message="cancelled")
+        if now.final:
+            return Change(seen.job_id, done=False, message=f"has ended already ({now.state_name})")
+        if now.state_type is StateType.CANCELLING:
+            return Change(seen.job_id, done=True, message="is being cancelled")
+        reason = change.reason or f"it is {now.state_name}"
+        message = f"Prefect does not cancel job {seen.short}: {reason}"
+        raise PrefectRefused(message)
+
+    def _cancel_unsent(self, seen: JobView) -> Change:
+        """Cancel a job without a run; if somebody sends it this very moment, its run too."""
+        self._note(seen.job_id, JobState.CANCELLED, "cancelled before it was sent")
+        row = self._session.catalogue.request(seen.job_id)
+        if row.flow_run_id:
+            with suppress(NotFound):
+                self._session.api.cancel(row.flow_run_id)
+        return Change(seen.job_id, done=True, message="cancelled")
+
+    def _may_retry(self, run: Run) -> bool:
+        """Whether the run has ended, or hangs because its process died on this machine."""
+        if run.final:
+            return True
+        hanging = run.state_type in {StateType.PENDING, StateType.RUNNING, StateType.CANCELLING}
+        return hanging and provably_dead(run.process)
+
+    def _reschedule(self, run: Run) -> bool:
+        """Let the same run go on; False when Prefect does not have it any more."""
+        api = self._session.api
+        try:
+            change = api.reschedule(run.id)
+            if not change.accepted:  # e.g. from Cancelling
+                api.set_state(run.id, StateType.SCHEDULED, "Queued", force=True)
+        except NotFound:
+            return False
+        return True
+
+    def _new_run(self, stored: StoredRequest) -> Change:
+        from stablequeue.sending import send  # noqa: PLC0415  # needs pydantic
+
+        reopened = self._session.catalogue.reopen(stored.job_id)
+        send(reopened, api=self._session.api, catalogue=self._session.catalogue)
+        return Change(
+            stored.job_id, done=True, message="has a new run and goes on from where it was"
+        )
+
+    def _settled(self, job: JobView, act: Callable[[str], Change]) -> Change:
+        """Do something to one of many jobs; its refusal does not stop the others."""
+        try:
+            return act(job.job_id)
+        except (NotFound, PrefectRefused, Refused) as error:
+            return Change(job.job_id, done=False, message=str(error))
+
+    def _seen(self, stored: StoredRequest | None, run: Run | None) -> JobView:
+        outcome = None
+        if stored is not None:
+            outcome = self._session.look.outcomes([stored.job_id]).get(stored.job_id)
+        return view(stored, outcome, run, prefect_answers=self._reading.prefect_answered)
+
+    def _must_have_answered(self) -> None:
+        if not self._reading.prefect_answered:
+            self._session.api.healthy()  # raises what is wrong
+
+    def _pools(self, server: str) -> list[str]:
+        if server:
+            return [server]
+        return [pool.name for pool in self._session.api.pools(kind=WORKER_TYPE)]
+
+    def _note_cancelled(self, stored: StoredRequest | None) -> None:
+        """Write that a waiting job was cancelled: no flow runs that could."""
+        if stored is not None and stored.state in {JobState.ACCEPTED, JobState.SENT}:
+            self._note(stored.job_id, JobState.CANCELLED, "cancelled while it waited")
+
+    def _note(self, job_id: str, state: JobState, message: str) -> None:
+        self._session.catalogue.finish(job_id, Outcome(state=state, message=message))
+
+    def _keep_outcome(self, stored: StoredRequest, run: Run) -> None:
+        """Keep how a run ended before it is deleted, where the catalogue does not know yet."""
+        if stored.state in {JobState.ACCEPTED, JobState.SENT, JobState.STARTED}:
+            seen = view(stored, None, run)
+            self._note(stored.job_id, JobState(seen.state.value), seen.message or seen.phase)
+
+
+def _finished() -> set[ViewState]:
+    return {ViewState(state.value) for state in FINISHED}

@@ -1,0 +1,31 @@
+"""Whether a process is provably dead."""
+
+import os
+import socket
+
+
+def provably_dead(infrastructure_pid: str) -> bool:
+    """Say whether the process behind a run's `infrastructure_pid` no longer exists.
+
+    Args:
+        infrastructure_pid: As Prefect's process workers write it, HOST:PID; empty for none.
+
+    Returns:
+        True only for a process of this host that is gone. False says nothing: it lives, was on
+        another host, or there is no harmless way to ask.
+    """
+    host, _, pid = infrastructure_pid.rpartition(":")
+    return host == socket.gethostname() and pid.isdecimal() and gone(int(pid))
+
+
+def gone(pid: int) -> bool:
+    """Say whether no process of this machine has this number; False where one cannot ask."""
+    if os.name != "posix":
+        return False  # asking on Windows, signal 0, would end the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
