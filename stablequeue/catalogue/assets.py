@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, true, update
+from sqlalchemy import ColumnElement, and_, delete, update
 from sqlalchemy import select as sa_select
 from sqlmodel import Session, col, select
 
@@ -51,6 +51,9 @@ class AssetPart(Part):
             CatalogueBusy: A file relied upon is being deleted right now; write it again, then
                 record again. Retryable.
         """
+        if len({new.ordinal for new in assets}) < len(assets):
+            message = "two files of one picture have the same ordinal"
+            raise ValueError(message)
         job_id, index, request = self._db.read(lambda session: _picture(session, attempt_id))
         prepared = [Prepared.of(new, request) for new in assets]
 
@@ -205,10 +208,11 @@ class AssetPart(Part):
 
     def _set_trashed(self, asset_id: int, *, trashed: bool) -> Asset:
         def work(session: Session) -> Asset:
-            waiting = ASSETS.c.trashed_at.is_(None) if trashed else true()
+            column = ASSETS.c.trashed_at
+            other = column.is_(None) if trashed else column.is_not(None)
             session.connection().execute(
                 update(ASSETS)
-                .where(ASSETS.c.id == asset_id, waiting)
+                .where(ASSETS.c.id == asset_id, other)
                 .values(trashed_at=now() if trashed else None)
             )
             found = read_assets(session, ASSETS.c.id == asset_id)

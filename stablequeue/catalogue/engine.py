@@ -213,6 +213,7 @@ def open_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
         "sqlite://",
         creator=connect,
         poolclass=QueuePool,
+        hide_parameters=True,
         pool_size=POOL_SIZE,
         max_overflow=-1,
         pool_timeout=patience_s,
@@ -239,6 +240,7 @@ def _postgresql_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
         return create_engine(
             postgresql_url(url),
             connect_args=arguments,
+            hide_parameters=True,
             execution_options={} if writing else {"postgresql_readonly": True},
             isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
             pool_size=POOL_SIZE,

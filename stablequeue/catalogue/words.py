@@ -30,7 +30,10 @@ def words(text: str) -> list[str]:
     if text.isascii():
         found = _ASCII_WORD.findall(text.lower())
     else:
-        decomposed = unicodedata.normalize("NFKD", text.casefold())
+        # Taking characters apart gives capitals (of "mathematical" letters), folding case gives
+        # composed ones, so there is a second round.
+        folded = unicodedata.normalize("NFKD", text).casefold()
+        decomposed = unicodedata.normalize("NFKD", folded)
         bare = "".join(char for char in decomposed if not unicodedata.combining(char))
         bare = _UNSPACED.sub(r" \g<0> ", unicodedata.normalize("NFC", bare))
         found = "".join(char if _belongs(char) else " " for char in bare).split()

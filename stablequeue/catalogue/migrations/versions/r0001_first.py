@@ -33,16 +33,25 @@ FTS5_STATEMENTS = (
         VALUES ('delete', old.id, old.search);
     END
     """,
+    # Of several triggers for one change SQLite says not which runs first: each change has one.
     """
-    CREATE TRIGGER assets_search_leave AFTER UPDATE OF search, trashed_at ON assets
-    WHEN old.trashed_at IS NULL BEGIN
+    CREATE TRIGGER assets_search_leave AFTER UPDATE ON assets
+    WHEN old.trashed_at IS NULL AND new.trashed_at IS NOT NULL BEGIN
         INSERT INTO asset_search(asset_search, rowid, search)
         VALUES ('delete', old.id, old.search);
     END
     """,
     """
-    CREATE TRIGGER assets_search_enter AFTER UPDATE OF search, trashed_at ON assets
-    WHEN new.trashed_at IS NULL BEGIN
+    CREATE TRIGGER assets_search_enter AFTER UPDATE ON assets
+    WHEN old.trashed_at IS NOT NULL AND new.trashed_at IS NULL BEGIN
+        INSERT INTO asset_search(rowid, search) VALUES (new.id, new.search);
+    END
+    """,
+    """
+    CREATE TRIGGER assets_search_change AFTER UPDATE OF search ON assets
+    WHEN old.trashed_at IS NULL AND new.trashed_at IS NULL BEGIN
+        INSERT INTO asset_search(asset_search, rowid, search)
+        VALUES ('delete', old.id, old.search);
         INSERT INTO asset_search(rowid, search) VALUES (new.id, new.search);
     END
     """,
