@@ -4,19 +4,18 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from tasks.run import Ending, open_run, readable_name
 
 from stablequeue.request import GenerationRequest
 from tasks.download import download
 from tasks.generate import generate as make
 from tasks.monitor import monitored
 from tasks.resolve import resolve
+from tasks.run import Ending, open_run
 from tasks.store import store
 
 
 @flow(
     name="generate",
-    flow_run_name=readable_name,
     validate_parameters=False,  # the first step does, with the same words for every way in
     persist_result=False,
 )

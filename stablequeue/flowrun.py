@@ -17,13 +17,21 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate, WorkPoolUpdate
 from prefect.client.schemas.objects import State, StateType
+from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Completed, Failed, Running, Scheduled
 
-from stablequeue.catalogue import Asset, Catalogue, JobState, Outcome, open_catalogue
+from stablequeue.catalogue import (
+    Asset,
+    Catalogue,
+    JobState,
+    Outcome,
+    StoredRequest,
+    open_catalogue,
+)
 from stablequeue.engines.base import Phase
 from stablequeue.errors import BadRequest, ModelMissing, QueueError, Refused, StoreUnavailable
-from stablequeue.ids import short_id
+from stablequeue.ids import run_name, short_id
 from stablequeue.pipeline.accept import begin
 from stablequeue.pipeline.generate import Failure
 from stablequeue.pipeline.job import Job, check_job_id, open_job
@@ -191,6 +199,7 @@ async def open_run(
                 )
             )
             wanted = _server_of(stored.request, deployed_for)
+            await _name_run(client, flow_run_id, stored, wanted)
             if stored.request.expired(started):
                 ending.state = State(
                     type=StateType.CANCELLED,
@@ -254,6 +263,17 @@ async def open_run(
 
 class _Ended(Exception):
     """The ending is decided; leave the block."""
+
+
+async def _name_run(
+    client: PrefectClient, flow_run_id: UUID, stored: StoredRequest, server: str
+) -> None:
+    """Give the run its readable name, the same for every way in."""
+    name = run_name(stored.request.prompt, stored.request.mode.value, server, stored.job_id)
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is None or run.name != name:
+        await client.set_flow_run_name(flow_run_id, name)
 
 
 def _server_of(request: GenerationRequest, deployed_for: str) -> str:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from prefect import runtime
 from prefect.client.orchestration import PrefectClient
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
@@ -15,7 +14,6 @@ from stablequeue.catalogue import Catalogue
 from stablequeue.errors import NotFound, Refused, StoreUnavailable
 from stablequeue.flowrun import Ending, Run
 from stablequeue.flowrun import open_run as open_flow_run
-from stablequeue.ids import run_name
 from stablequeue.pipeline.resolve import choose_server
 from stablequeue.request import GenerationRequest
 from stablequeue.server_blocks import SERVER_BLOCK, config_of
@@ -24,7 +22,10 @@ from stablequeue.settings import Settings, load
 from stablequeue.storage import Store, open_store
 from stablequeue.store_blocks import BUCKET_BLOCK, FOLDER_BLOCK, store_of
 
-__all__ = ["Ending", "open_run", "readable_name"]
+__all__ = ["Ending", "open_run"]
+
+SERVER_TAG = "stablequeue:server"
+"""Tag of deployments that are fixed to the server they are named after."""
 
 
 @asynccontextmanager
@@ -40,15 +41,16 @@ async def open_run(
         Refused: Not inside a flow run.
     """
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
+    client = context.client if context is not None else None
+    if context is None or context.flow_run is None or not isinstance(client, PrefectClient):
         message = "open_run works inside a flow run only; call it from a flow"
         raise Refused(message)
-    saved = _Saved(context.client)
+    saved = _Saved(client)
     async with open_flow_run(
         request,
         job_id,
         flow_run_id=UUID(str(context.flow_run.id)),
-        deployed_for=_alias_of_deployment(),
+        deployed_for=await _alias_of(client, context.flow_run.deployment_id),
         settings=load(),
         find_server=saved.find_server,
         open_store=saved.open_store,
@@ -57,27 +59,12 @@ async def open_run(
         yield run
 
 
-def readable_name() -> str:
-    """Return the run's name from its parameters, the same for every way in."""
-    parameters: Mapping[str, Any] = runtime.flow_run.parameters
-    request: Any = parameters.get("request") or {}
-    asked: Mapping[str, Any] = (
-        request.dumped() if isinstance(request, GenerationRequest) else dict(request)
-    )
-    job_id = parameters.get("job_id") or runtime.flow_run.id or ""
-    return run_name(
-        str(asked.get("prompt") or asked.get("positive_prompt") or ""),
-        str(asked.get("mode") or "txt2img"),
-        str(asked.get("server") or _alias_of_deployment()),
-        str(job_id),
-    )
-
-
-def _alias_of_deployment() -> str:
-    """Return the server this run's deployment is for; `any` for others, and without one."""
-    if not runtime.deployment.id:
+async def _alias_of(client: PrefectClient, deployment_id: UUID | None) -> str:
+    """Return the server a deployment is for; `any` for others, and without one."""
+    if deployment_id is None:
         return ANY
-    return runtime.deployment.name or ANY
+    deployment = await client.read_deployment(deployment_id)
+    return deployment.name if SERVER_TAG in deployment.tags else ANY
 
 
 class _Saved:

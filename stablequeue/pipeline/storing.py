@@ -55,9 +55,13 @@ async def store(job: Job) -> Stored:
     censored = False
     for index in range(job.request.count):
         attempt = await job.call(lambda index=index: job.catalogue.last_attempt(job.id, index))
-        if attempt is None or attempt.state is not AttemptState.COLLECTED:
+        if attempt is None:
             continue
         folder = attempt_folder(job.spool, index, attempt.attempt)
+        if attempt.state is AttemptState.STORED:
+            await job.call(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
+        if attempt.state is not AttemptState.COLLECTED:
+            continue
         result = await job.call(lambda folder=folder: read_result(folder))
         if result is None:
             continue  # on another host or lost: generate looks for it again

@@ -74,7 +74,7 @@ class Points:
             nonlocal do_commit
             dialect = connection.dialect
             if getattr(dialect, "_points", None) is None:
-                dialect._points = True  # noqa: SLF001
+                dialect._points = True
                 dialect.do_commit = self._commit(dialect.do_commit)
 
     def _commit(self, commit: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -144,8 +144,8 @@ def main() -> None:
             said = pipe.read()
         _, status = os.waitpid(pid, 0)
         died = os.WIFSIGNALED(status)
-        answer = json.loads(said) if said else {}
-        print(json.dumps({**answer, "died": died}), flush=True)
+        answer: dict[str, Any] = json.loads(said) if said else {}
+        print(json.dumps({**answer, "died": died}), flush=True)  # noqa: T201 - its answer
 
 
 if __name__ == "__main__":

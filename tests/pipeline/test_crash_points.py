@@ -1,0 +1,133 @@
+"""A job whose process dies at every moment there is ends with its picture stored once.
+
+The moments are enumerated, not sampled: before and after every HTTP call to the engine, every
+commit of the catalogue and every rename (see `tests/support/jobrun.py`).
+"""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stablequeue.catalogue import AttemptState, open_catalogue
+from stablequeue.ids import new_job_id
+from stablequeue.sandbox.serving import Sandbox, serve_sandbox
+from stablequeue.settings import load
+
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(sys.platform == "win32", reason="jobs run in forks, which Windows lacks"),
+]
+
+MOST_POINTS = 300
+
+
+class JobRunner:
+    """Runs jobs in forked processes that can be told to die."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.trace = home / "trace.txt"
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path("tests/support/jobrun.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=None,
+        )
+
+    def run(self, command: dict[str, Any], *, die_at: int = -1) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.trace.unlink(missing_ok=True)
+        full = {**command, "home": str(self.home), "trace": str(self.trace), "die_at": die_at}
+        self._process.stdin.write(json.dumps(full) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def last_moment(self) -> str:
+        return self.trace.read_text(encoding="utf-8").splitlines()[-1]
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=20)
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
+    monkeypatch.setenv("PYTHONPATH", ".")
+    runner = JobRunner(tmp_path / "home")
+    (tmp_path / "home").mkdir()
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(params=["comfyui", "forge"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[tuple[str, Sandbox]]:
+    with serve_sandbox(request.param) as sandbox:
+        yield request.param, sandbox
+
+
+def _command(protocol: str, sandbox: Sandbox, seed: int) -> dict[str, Any]:
+    return {
+        "server": {"alias": "peer", "type": protocol, "url": sandbox.url},
+        "job_id": new_job_id(),
+        "request": {
+            "prompt": "a harbour",
+            "width": 64,
+            "height": 64,
+            "steps": 1,
+            "seed": seed,
+            "checkpoint": "sandbox-sd15.safetensors",
+        },
+    }
+
+
+def test_a_process_may_die_at_every_moment_and_the_picture_is_made_and_stored_once(
+    sandbox: tuple[str, Sandbox], runner: JobRunner
+) -> None:
+    protocol, server = sandbox
+    # Everything slow happens once before: the catalogue's first migration, the model's load.
+    assert runner.run(_command(protocol, server, seed=1))["ok"]
+    catalogue = open_catalogue(load({"home": str(runner.home)}).catalogue)
+    moments: Counter[str] = Counter()
+    for point in range(MOST_POINTS):
+        command = _command(protocol, server, seed=1000 + point)
+        before = len(server.card.generations)
+        died = runner.run(command, die_at=point)
+        if not died["died"]:
+            assert died["ok"], died
+            break
+        moment = runner.last_moment()
+        moments[moment.split(" ", 1)[1].split("/")[0]] += 1
+
+        after = runner.run(command)
+
+        assert after.get("ok"), (moment, after)
+        assets = catalogue.assets(command["job_id"])
+        assert len(assets) == 1, moment
+        assert len(server.card.generations) - before == 1, f"made again after: {moment}"
+        assert len(_files_of(runner.home, assets[0].key)) == 1, moment
+        states = Counter(attempt.state for attempt in catalogue.attempts(command["job_id"]))
+        assert states[AttemptState.STORED] == 1, moment
+        assert not states[AttemptState.OPEN], moment
+        assert not states[AttemptState.COLLECTED], moment
+    else:
+        pytest.fail("the job never came to its end")
+    assert moments["before commit"] > 4
+    assert moments["after os.replace"] > 1
+    assert not list((runner.home / "spool").rglob("*.*")), "left in the spool"
+
+
+def _files_of(home: Path, key: str) -> list[Path]:
+    """Every stored file that carries the job's short id, numbered copies included."""
+    folder = (home / "pictures" / key).parent
+    short = Path(key).stem.rsplit("-", 2)[1]
+    return [path for path in folder.iterdir() if f"-{short}-" in path.name]
