@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -60,9 +61,12 @@ class Lora(_Part):
 
     name: Name = Field(min_length=1, description="As the server lists it, or its base name.")
     weight: float = Field(default=1.0, ge=-10, le=10, description="Strength on the image model.")
-    text_weight: float | SkipJsonSchema[None] = Field(
-        default=None, ge=-10, le=10, description="Strength on the text encoder; empty: the same."
-    )
+    # Bounds on a union with SkipJsonSchema[None] would be tried on None, and raise TypeError.
+    text_weight: Annotated[
+        float | None,
+        Field(ge=-10, le=10),
+        WithJsonSchema({"type": "number", "minimum": -10, "maximum": 10}),
+    ] = Field(default=None, description="Strength on the text encoder; empty: the same.")
 
 
 class Hires(_Part):
