@@ -89,7 +89,8 @@ class PostgresServer:
 
 def binaries() -> Path | None:
     """Return a folder with `initdb` and `postgres`, None where there is none."""
-    candidates = [Path(found).parent for found in [shutil.which("postgres")] if found]
+    found = shutil.which("postgres")
+    candidates = [Path(found).resolve().parent] if found else []
     for folder in (Path("/usr/lib/postgresql"), Path("/opt/homebrew/opt"), Path("/usr/local/opt")):
         versions = folder.glob("*/bin")
         candidates += sorted(versions, key=_version, reverse=True)

@@ -183,7 +183,7 @@ def _assets(search: sa.types.TypeEngine[Any]) -> None:
         sa.Column("refs", sa.Integer(), nullable=False),
         _moment("created_at", nullable=False),
         sa.UniqueConstraint("sha256", "store", name="uq_blobs_sha256_store"),
-        sa.CheckConstraint("refs >= 0", name="ck_blobs_refs"),
+        sa.CheckConstraint("refs >= 0", name=op.f("ck_blobs_refs")),
         sqlite_autoincrement=True,
     )
     unused = sa.text("refs = 0")
