@@ -1,0 +1,1 @@
+"""Saved configuration as forms in Prefect's UI; they do no work."""

@@ -1,0 +1,132 @@
+"""The workers of several pools in one process, started, watched over and stopped as one.
+
+Stopping is where Prefect's own worker loses runs: the children die and their runs stay RUNNING.
+Here, children are killed outright (their jobs on the servers go on, and the ticket finds them
+again), and every run that had not ended waits at its old place for the next worker.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from types import FrameType
+from uuid import UUID
+
+import httpx
+
+from stablequeue.errors import PrefectError
+from stablequeue.prefect_api import PrefectApi, open_prefect
+from stablequeue.settings import Settings
+from stablequeue.worker.gpu_server import GpuServerWorker
+from stablequeue.worker.presence import kill, sweep
+from stablequeue.worker.settling import settle, settle_lost
+
+logger = logging.getLogger("stablequeue.worker")
+
+RECONCILE_EVERY_S = 60.0
+_AGAIN_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_TEARDOWN_S = 8.0
+_STOPPED = "The worker was stopped; the job goes on when one runs again."
+
+
+class WorkerHost:
+    """Runs one `GpuServerWorker` a pool until `stop` is called.
+
+    Args:
+        settings: This installation's.
+        pools: Names of work pools; they must exist.
+    """
+
+    def __init__(self, settings: Settings, pools: Sequence[str]) -> None:
+        self._settings = settings
+        self._pools = list(dict.fromkeys(pools))
+        self._workers: dict[str, GpuServerWorker] = {}
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask `run` to end; safe from a signal handler through `call_soon_threadsafe`."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve the pools until stopped, then leave no run behind."""
+        sweep(self._settings)
+        with open_prefect(self._settings) as api:
+            tasks = [asyncio.create_task(self._serve(pool)) for pool in self._pools]
+            tasks.append(asyncio.create_task(self._reconcile(api)))
+            try:
+                await self._stopping.wait()
+            finally:
+                left = self._abandon()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks, timeout=_TEARDOWN_S)
+                await asyncio.to_thread(self._settle_all, api, left)
+
+    async def _serve(self, pool: str) -> None:
+        """Keep a worker for `pool`; one that fails (the API was away for long) is replaced."""
+        failures = 0
+        while True:
+            worker = GpuServerWorker(
+                pool,
+                name=f"{pool} on {socket.gethostname()}",
+                create_pool_if_not_found=False,
+            )
+            self._workers[pool] = worker
+            try:
+                await worker.start(printer=logger.info)
+            except (RuntimeError, OSError, httpx.HTTPError, ExceptionGroup):
+                wait = _AGAIN_AFTER_S[min(failures, len(_AGAIN_AFTER_S) - 1)]
+                failures += 1
+                logger.warning("%s: the worker failed; again in %g s", pool, wait, exc_info=True)
+                await asyncio.sleep(wait)
+
+    async def _reconcile(self, api: PrefectApi) -> None:
+        while True:
+            ours = {str(run_id) for run_id in self._active()}
+            try:
+                await asyncio.to_thread(settle_lost, api, self._settings, self._pools, ours=ours)
+            except PrefectError as error:
+                logger.warning("looking for lost runs: %s", error)
+            await asyncio.sleep(RECONCILE_EVERY_S)
+
+    def _active(self) -> set[UUID]:
+        workers = self._workers.values()
+        return {run_id for worker in workers for run_id in {*worker.children, *worker.starting}}
+
+    def _abandon(self) -> set[UUID]:
+        """Kill every child; nothing is awaited between, so Prefect reports none as crashed."""
+        left = self._active()
+        for worker in self._workers.values():
+            for pid in list(worker.children.values()):
+                kill(pid)
+        return left
+
+    def _settle_all(self, api: PrefectApi, runs: set[UUID]) -> None:
+        for run_id in runs:
+            try:
+                settle(api, str(run_id), _STOPPED)
+            except PrefectError as error:
+                logger.warning("run %s is left for the next worker: %s", run_id, error)
+
+
+def serve(settings: Settings, pools: Sequence[str]) -> None:
+    """Serve `pools` in this process until SIGTERM or Ctrl-C."""
+
+    async def main() -> None:
+        host = WorkerHost(settings, pools)
+        loop = asyncio.get_running_loop()
+        _on_signal(lambda: loop.call_soon_threadsafe(host.stop))
+        await host.run()
+
+    asyncio.run(main())
+
+
+def _on_signal(act: Callable[[], object]) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        act()
+
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handler)
