@@ -1,0 +1,155 @@
+"""What must happen although no run is there to do it.
+
+Accepted jobs that have no run are sent; jobs whose run ended without our flow (crashed, cancelled
+while waiting, deleted in Prefect's UI) get their outcome; remote jobs of cancelled jobs are
+stopped until the server confirms it. Every step may be repeated, and a fault of one is logged and
+left to the next round.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from stablequeue.catalogue import (
+    Attempt,
+    AttemptState,
+    Catalogue,
+    JobState,
+    Outcome,
+    StoredRequest,
+)
+from stablequeue.engines import open_engine
+from stablequeue.engines.base import Located
+from stablequeue.errors import QueueError
+from stablequeue.prefect_api import PrefectApi, Run, StateType, run_filter
+from stablequeue.sending import send
+from stablequeue.server_blocks import saved_server
+
+logger = logging.getLogger("stablequeue.caretaker")
+
+EVERY_S = 3.0
+UNSENT_AFTER_S = 3.0
+_LOOK_EVERY_ROUNDS = 4
+_BATCH = 200
+_SETTLE_WITHIN_S = 20.0
+_GRACE = timedelta(seconds=20)
+
+_ENDINGS = {
+    StateType.COMPLETED: JobState.COMPLETED,
+    StateType.FAILED: JobState.FAILED,
+    StateType.CANCELLED: JobState.CANCELLED,
+    StateType.CRASHED: JobState.CRASHED,
+}
+_ADVICE = {
+    JobState.CRASHED: "Its process died. Go on from where it was with: stablequeue retry",
+    JobState.FAILED: "Its log says why: stablequeue show -v",
+}
+
+
+class Caretaker:
+    """Runs beside the workers in `stablequeue up`; one for an installation is enough."""
+
+    def __init__(self, catalogue: Catalogue, api: PrefectApi) -> None:
+        self._catalogue = catalogue
+        self._api = api
+        self._round = 0
+
+    async def run(self) -> None:
+        """Do everything again and again until cancelled."""
+        while True:
+            for step in (self.send_accepted, self.note_endings, self.settle_cancelled):
+                try:
+                    await step()
+                except QueueError as error:
+                    logger.warning("%s: %s", step.__name__.replace("_", " "), error)
+            self._round += 1
+            await asyncio.sleep(EVERY_S)
+
+    async def send_accepted(self) -> None:
+        """Create the runs of jobs that were accepted but not sent."""
+        waiting = await asyncio.to_thread(
+            lambda: self._catalogue.unsent(older_than_s=UNSENT_AFTER_S, limit=_BATCH)
+        )
+        for stored in waiting:
+            await asyncio.to_thread(send, stored, api=self._api, catalogue=self._catalogue)
+            logger.info("sent %s", stored.job_id)
+
+    async def note_endings(self) -> None:
+        """Write the outcome of jobs whose run ended without our flow saying how."""
+        if self._round % _LOOK_EVERY_ROUNDS:
+            return
+        live = await asyncio.to_thread(self._live)
+        for batch in _batches(live, _BATCH):
+            runs = await asyncio.to_thread(self._runs, batch)
+            for stored in batch:
+                await self._note(stored, runs.get(stored.flow_run_id))
+
+    def _runs(self, batch: Sequence[StoredRequest]) -> dict[str, Run]:
+        wanted = run_filter(ids=[stored.flow_run_id for stored in batch])
+        return {run.id: run for run in self._api.runs(wanted)}
+
+    def _live(self) -> list[StoredRequest]:
+        found: list[StoredRequest] = []
+        before: int | None = None
+        while True:
+            page = self._catalogue.requests(
+                states={JobState.SENT, JobState.STARTED}, limit=_BATCH, before=before
+            )
+            found += [stored for stored in page if stored.flow_run_id]
+            if len(page) < _BATCH:
+                return found
+            before = page[-1].id
+
+    async def _note(self, stored: StoredRequest, run: Run | None) -> None:
+        if run is None:
+            state, message = JobState.CANCELLED, "its run was deleted in Prefect"
+        elif run.final:
+            if run.ended is not None and datetime.now(UTC) - run.ended < _GRACE:
+                return  # its flow may be writing the outcome right now
+            state, message = _ENDINGS[run.state_type], run.state_message or run.state_name
+        else:
+            return
+        outcome = Outcome(state=state, message=message, advice=_ADVICE.get(state, ""))
+        await asyncio.to_thread(self._catalogue.finish, stored.job_id, outcome)
+        logger.info("%s ended: %s (%s)", stored.job_id, state.value, message)
+        if state is JobState.CANCELLED:
+            attempts = await asyncio.to_thread(self._catalogue.attempts, stored.job_id)
+            for attempt in attempts:
+                if attempt.state is AttemptState.OPEN:
+                    await self._update(attempt, AttemptState.CANCELLING)
+
+    async def settle_cancelled(self) -> None:
+        """Stop the remote jobs of cancelled jobs until their servers confirm it."""
+        attempts = await asyncio.to_thread(
+            lambda: self._catalogue.open_attempts(states={AttemptState.CANCELLING})
+        )
+        for server in sorted({attempt.server for attempt in attempts}):
+            theirs = [attempt for attempt in attempts if attempt.server == server]
+            try:
+                async with asyncio.timeout(_SETTLE_WITHIN_S):
+                    await self._settle(server, theirs)
+            except TimeoutError:
+                logger.info("%s does not confirm a cancel yet", server)
+
+    async def _settle(self, server: str, attempts: Iterable[Attempt]) -> None:
+        config = await asyncio.to_thread(saved_server, self._api, server)
+        async with open_engine(config) as engine:
+            for attempt in attempts:
+                stored = await asyncio.to_thread(self._catalogue.request, attempt.job_id)
+                if stored.state in {JobState.SENT, JobState.STARTED, JobState.ACCEPTED}:
+                    continue  # it is being retried: its run follows this ticket itself
+                located = await engine.locate(attempt.ticket)
+                over = located in {Located.DONE, Located.GONE}
+                if not over and not await engine.cancel(attempt.ticket):
+                    continue
+                await self._update(attempt, AttemptState.CANCELLED)
+                logger.info("%s confirms that %s is stopped", server, attempt.job_id)
+
+    async def _update(self, attempt: Attempt, state: AttemptState) -> None:
+        await asyncio.to_thread(self._catalogue.update_attempt, attempt.id, state)
+
+
+def _batches(items: Sequence[StoredRequest], size: int) -> Iterable[Sequence[StoredRequest]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
