@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stablequeue.errors import QueueError, UnreadableFile
@@ -144,6 +144,7 @@ PROMPTS = (
 )
 
 
+@settings(deadline=None)
 @given(
     prompt=PROMPTS,
     negative_prompt=PROMPTS,
@@ -160,6 +161,7 @@ def test_what_is_written_is_what_is_read(
     assert parse_infotext(format_infotext(whole)) == whole
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400))
 @example('Steps: 1, a: "b" c, "')
 @example("a: 1, a: 2, a: 3")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PureWindowsPath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stablequeue.errors import UnsafeName
@@ -53,6 +53,7 @@ def test_numbers_come_before_the_suffix() -> None:
     assert numbered("day/plain", 2) == ["day/plain", "day/plain-2"]
 
 
+@settings(deadline=None)
 @given(
     prompt=st.text(max_size=300),
     seed=st.integers(),
@@ -90,6 +91,7 @@ def test_no_input_leaves_the_folder(  # noqa: PLR0917 - hypothesis passes them b
         check_key("shelf", later)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_either_a_safe_key_or_refused(text: str) -> None:
     try:

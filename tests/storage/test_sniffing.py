@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
@@ -119,6 +119,7 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 _HEADS = [picture("PNG", 2), picture("JPEG"), picture("WEBP", 2), picture("GIF", 2), b"ftyp"]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(_HEADS), st.integers(0, 400), st.binary(max_size=40))
 def test_damaged_heads_never_raise_anything_else(whole: bytes, cut: int, junk: bytes) -> None:
     with contextlib.suppress(UnreadableFile):
