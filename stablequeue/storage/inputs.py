@@ -75,6 +75,8 @@ class InputStore:
                     writer.flush()
                     os.fsync(writer.fileno())
         except OSError as error:
+            if target.is_file():  # another process was first, and Windows guards a file in use
+                return PREFIX + digest
             raise StoreUnavailable(
                 "inputs", f"cannot write in {self._folder}: {error.strerror}. Look at that disk."
             ) from error
