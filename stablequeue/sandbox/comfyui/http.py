@@ -89,10 +89,19 @@ def route(path: str, **handlers: Handler) -> list[BaseRoute]:
     if "GET" in methods:
         methods["HEAD"] = methods["GET"]
 
-    async def endpoint(request: Request) -> Response:
-        return await methods[request.method](request)
+    def at(path: str) -> Route:
+        # a parameter may hold an encoded slash, but no plain one
+        slashes = path.count("/")
 
-    return [Route(prefix + path, endpoint, methods=list(methods)) for prefix in ("", "/api")]
+        async def endpoint(request: Request) -> Response:
+            plain: bytes = request.scope["raw_path"]
+            if plain.count(b"/") != slashes or plain.endswith(b"/") and path != "/":
+                return unknown(request, {})
+            return await methods[request.method](request)
+
+        return Route(path.replace("}", ":path}"), endpoint, methods=list(methods))
+
+    return [at(path), at(f"/api{path}")]
 
 
 def guarded(handler: Handler) -> Handler:

@@ -22,6 +22,18 @@ MODEL_FOLDERS = [
     "upscale_models", "custom_nodes", "hypernetworks", "photomaker", "classifiers",
     "model_patches", "audio_encoders",
 ]  # fmt: skip
+_OTHER_FOLDERS = {
+    "text_encoders": ["text_encoders", "clip"],
+    "diffusion_models": ["unet", "diffusion_models"],
+    "controlnet": ["controlnet", "t2i_adapter"],
+}
+_SAVED_ONES = {
+    "checkpoints": "checkpoints",
+    "loras": "loras",
+    "vae": "vae",
+    "text_encoders": "clip",
+    "diffusion_models": "diffusion_models",
+}
 _NOT_LISTED = {"configs", "custom_nodes"}
 _MIB = 1024 * 1024
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>ComfyUI</title></head>
@@ -129,7 +141,12 @@ class _Info:
 
     def _folders(self, folder: str) -> list[str]:
         base = self.server.folders.base
-        return [str(base / "models" / folder), str(base / "output" / folder)]
+        if folder == "custom_nodes":
+            return [str(base / folder)]
+        paths = [base / "models" / name for name in _OTHER_FOLDERS.get(folder, [folder])]
+        if folder in _SAVED_ONES:
+            paths.append(base / "output" / _SAVED_ONES[folder])
+        return [str(path) for path in paths]
 
     async def model_folders(self, _request: Request) -> Response:
         listed = [name for name in MODEL_FOLDERS if name not in _NOT_LISTED]
