@@ -26,7 +26,7 @@ from stablequeue.engines.comfyui import workflow
 from stablequeue.engines.comfyui.answers import SystemStats
 from stablequeue.engines.comfyui.client import ComfyClient
 from stablequeue.engines.comfyui.collecting import Collector, lost
-from stablequeue.engines.comfyui.following import FOLDER, TWICE_S, Follower
+from stablequeue.engines.comfyui.following import FOLDER, Follower
 from stablequeue.engines.comfyui.inventory import read_inventory
 from stablequeue.engines.comfyui.resolving import Resolver
 from stablequeue.engines.comfyui.socket import ComfySocket
@@ -177,12 +177,8 @@ class ComfyUI:
             # Servers before 0.3.57 interrupt whatever runs, so ours must be what runs.
             if (await self._follower.look(prompt_id)).running:
                 await self._client.interrupt(prompt_id)
-        look = await self._follower.look(prompt_id)
-        if look.located is Located.GONE:
-            # A request on its way to the server can still arrive.
-            await asyncio.sleep(TWICE_S)
-            look = await self._follower.look(prompt_id)
-        return look.item is None
+        # Looked for twice, because a request on its way to the server can still arrive.
+        return await self._follower.locate(prompt_id) in {Located.DONE, Located.GONE}
 
     async def free_memory(self) -> None:
         """Ask the server to unload its models."""

@@ -7,7 +7,6 @@ kept monotonic here. The messages are a hint: whether a prompt ended is settled 
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from stablequeue.engines.base import Phase, Progress
@@ -23,13 +22,8 @@ from stablequeue.engines.comfyui.answers import (
 
 _ALMOST = 0.99  # until history says so, it is not done
 _MOST_STEPS = 100_000  # a hostile `steps` must not hide everything else
+_MOST_NODES = 10_000
 _ENDINGS = {"execution_success", "execution_error", "execution_interrupted"}
-
-
-@dataclass(slots=True)
-class _Node:
-    weight: float
-    done: float = 0.0  # 0 to 1
 
 
 def is_link(value: Any) -> TypeGuard[list[Any]]:
@@ -72,7 +66,8 @@ class Tracker:
         self.ended = False
         self.preview: bytes | None = None
         self.client_id = ""  # the one it was posted with; its messages go to that socket only
-        self._nodes: dict[str, _Node] = {}
+        self._weights: dict[str, float] = {}
+        self._done: dict[str, float] = {}  # 0 to 1, also of nodes not yet known to count
         self._knows_graph = False
         self._titles: dict[str, str] = {}
         self._phase = Phase.QUEUED
@@ -99,9 +94,10 @@ class Tracker:
         for node_id in wanted:
             described = mapping(graph[node_id])
             steps = number(mapping(described.get("inputs")).get("steps"))
-            self._nodes.setdefault(node_id, _Node(weight=min(max(steps, 1.0), _MOST_STEPS)))
+            self._weights[node_id] = min(max(steps, 1.0), _MOST_STEPS)
             title = text(mapping(described.get("_meta")).get("title"))
             self._titles[node_id] = one_line(title or text(described.get("class_type")), 60)
+        self._count()
 
     def started(self) -> None:
         """Note that the queue shows it running, though no message said so."""
@@ -123,7 +119,7 @@ class Tracker:
             case "execution_cached":
                 for node_id in sequence(data.get("nodes")):
                     if isinstance(node_id, str):
-                        self._nodes.pop(node_id, None)
+                        self._weights.pop(node_id, None)
             case "executing":
                 self._executing(data)
             case "progress":
@@ -169,9 +165,7 @@ class Tracker:
             return
         shown = text(data.get("display_node")) or text(node_id)
         self._title = self._titles.get(shown, "")
-        node = self._nodes.get(shown)
-        samples = node is not None and node.weight > 1
-        if samples:
+        if self._weights.get(shown, 0.0) > 1:
             self._phase = Phase.SAMPLING
         else:
             self._phase = Phase.FINISHING if self._sampled else Phase.LOADING
@@ -193,18 +187,17 @@ class Tracker:
             self._advance(shown, number(state.get("value")), number(state.get("max")))
 
     def _advance(self, node_id: str, value: float, largest: float) -> None:
-        node = self._nodes.get(node_id)
-        if node is not None and largest > 0:
-            node.done = max(node.done, min(max(value / largest, 0.0), 1.0))
+        if largest > 0 and len(self._done) < _MOST_NODES:
+            fraction = min(max(value / largest, 0.0), 1.0)
+            self._done[node_id] = max(self._done.get(node_id, 0.0), fraction)
 
     def _finish(self, node_id: str) -> None:
-        node = self._nodes.get(node_id)
-        if node is not None:
-            node.done = 1.0
+        self._advance(node_id, 1.0, 1.0)
 
     def _count(self) -> None:
-        total = sum(node.weight for node in self._nodes.values())
+        total = sum(self._weights.values())
         if total <= 0:
             return
-        fraction = sum(node.weight * node.done for node in self._nodes.values()) / total
+        done = sum(weight * self._done.get(node, 0.0) for node, weight in self._weights.items())
+        fraction = done / total
         self._fraction = max(self._fraction or 0.0, min(fraction, _ALMOST))

@@ -64,6 +64,7 @@ class ComfySocket:
         self._trackers: dict[str, Tracker] = {}
         self._connected = asyncio.Event()
         self._refused = asyncio.Event()
+        self._failed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: ClientConnection | None = None
         self._last_message = float("-inf")
@@ -90,9 +91,14 @@ class ComfySocket:
         return asyncio.get_running_loop().time() - self._last_message
 
     async def ready(self, timeout_s: float) -> bool:
-        """Open it if it is not open; whether it is open after at most `timeout_s` seconds."""
+        """Open it if it is not open; whether it is open now.
+
+        Waits until the next attempt to connect has ended, at most `timeout_s` seconds.
+        """
         self.start()
-        waits = [asyncio.ensure_future(e.wait()) for e in (self._connected, self._refused)]
+        self._failed.clear()
+        events = (self._connected, self._refused, self._failed)
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
             await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -176,6 +182,7 @@ class ComfySocket:
                 log_in(self._server, f"ws lost: {type(error).__name__}")
             finally:
                 self._connected.clear()
+                self._failed.set()
             if all(tracker.ended for tracker in self._trackers.values()):
                 # Nobody's messages hang on this id any more: the next connection gets its own.
                 self._client_id = str(uuid.uuid4())

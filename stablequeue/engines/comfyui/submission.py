@@ -17,7 +17,7 @@ import httpx
 from stablequeue.engines.base import EngineJob, Located, Ticket
 from stablequeue.engines.comfyui import answers, pictures, workflow
 from stablequeue.engines.comfyui.answers import NonsenseError
-from stablequeue.engines.comfyui.client import ComfyClient
+from stablequeue.engines.comfyui.client import ComfyClient, too_large
 from stablequeue.engines.comfyui.following import Follower
 from stablequeue.engines.comfyui.graph import LARGEST_SIDE, Inputs, build_graph, upscaled_size
 from stablequeue.engines.comfyui.pictures import Picture
@@ -59,6 +59,7 @@ class Submitter:
         self._follower = follower
         self._tried: set[str] = set()
         self._last_number = -1.0
+        self._largest_upload: int | None = None
 
     async def submit(self, ticket: Ticket, job: EngineJob) -> Ticket:
         """Hand a job over; return the ticket to follow."""
@@ -104,6 +105,12 @@ class Submitter:
     async def _uploaded(self, picture: Picture | None) -> str:
         if picture is None:
             return ""
+        if self._largest_upload is None:
+            features = await self._client.features()
+            self._largest_upload = answers.whole(features.get("max_upload_size"))
+        if 0 < self._largest_upload < len(picture.data):
+            # Asked first: a server that stops reading in the middle resets the connection.
+            raise too_large(self._server.alias, len(picture.data))
         return await self._client.upload(picture.name, picture.data, picture.mime)
 
     def _read_pictures(self, job: EngineJob) -> tuple[Picture | None, Picture | None]:
