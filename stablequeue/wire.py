@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -24,14 +25,28 @@ _REFUSED = {401, 403}
 _STARTING = {502, 503, 504}
 
 
-def log_out(server: ServerConfig, text: str) -> None:
+_LOOKS = ("GET", "HEAD")
+_POLLED = ("/internal/progress", "/internal/pending-tasks")
+
+
+def log_out(server: ServerConfig, text: str, *, level: int = logging.INFO) -> None:
     """Log something we send."""
-    logger.info("[SERVER→%s] %s job=%s %s", _tag(server), server.alias, current_job.get(), text)
+    logger.log(
+        level, "[SERVER→%s] %s job=%s %s", _tag(server), server.alias, current_job.get(), text
+    )
 
 
-def log_in(server: ServerConfig, text: str) -> None:
+def log_in(server: ServerConfig, text: str, *, level: int = logging.INFO) -> None:
     """Log something we received."""
-    logger.info("[%s→SERVER] %s job=%s %s", _tag(server), server.alias, current_job.get(), text)
+    logger.log(
+        level, "[%s→SERVER] %s job=%s %s", _tag(server), server.alias, current_job.get(), text
+    )
+
+
+def _level(request: httpx.Request, status: int = 200) -> int:
+    """Looking is told at DEBUG only: a job looks twice a second. What fails is always told."""
+    looks = request.method in _LOOKS or request.url.path.endswith(_POLLED)
+    return logging.DEBUG if looks and status < HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
 
 
 def _tag(server: ServerConfig) -> str:
@@ -46,10 +61,15 @@ def open_client(server: ServerConfig, **options: Any) -> httpx.AsyncClient:
     """
 
     async def sent(request: httpx.Request) -> None:
-        log_out(server, f"{request.method} {request.url.path}")
+        log_out(server, f"{request.method} {request.url.path}", level=_level(request))
 
     async def answered(response: httpx.Response) -> None:
-        log_in(server, f"{response.status_code} {response.request.url.path}")
+        request = response.request
+        log_in(
+            server,
+            f"{response.status_code} {request.url.path}",
+            level=_level(request, response.status_code),
+        )
 
     headers: dict[str, str] = {}
     auth: httpx.Auth | None = None
