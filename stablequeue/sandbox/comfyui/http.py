@@ -95,7 +95,7 @@ def route(path: str, **handlers: Handler) -> list[BaseRoute]:
 
         async def endpoint(request: Request) -> Response:
             plain: bytes = request.scope["raw_path"]
-            if plain.count(b"/") != slashes or plain.endswith(b"/") and path != "/":
+            if plain.count(b"/") != slashes or (plain.endswith(b"/") and path != "/"):
                 return unknown(request, {})
             return await methods[request.method](request)
 
