@@ -1,28 +1,41 @@
 """Bring Prefect in line with the saved servers: block types, pools, queues, deployments."""
 
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from blocks.server import GenerationServer
 from blocks.store import PictureBucket, PictureFolder
-from deployments.deploying import SERVER_TAG, Deployer, Plan
+from deployments.deploying import PULL_STEPS, Deployer, Plan
 from deployments.pools import USUAL, make_pool
 from deployments.static import static_plans
+from deployments.unchanged import FLOW
 from stablequeue.errors import NotFound
-from stablequeue.prefect_api import ACTIVE, PrefectApi, StateType, run_filter
+from stablequeue.prefect_api import ACTIVE, Deployment, PrefectApi, StateType, run_filter
 from stablequeue.project import project_dir
-from stablequeue.server_blocks import saved_servers
+from stablequeue.server_blocks import SERVER_BLOCK, saved_servers
 from stablequeue.servers import ANY, ServerConfig
 
 logger = logging.getLogger("stablequeue.deployments")
 
 ENTRYPOINT = "flows/generate.py:generate"
-FLOW = "generate"
 REMOVED = "Its server is no longer saved; paused until its jobs are gone. "
 ANY_LIMIT = 4
 
 
-def bootstrap(api: PrefectApi, *, limit: int = 1) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one run did.
+
+    Attributes:
+        changed: One line each; empty: all was as it should be.
+        unfinished: Removed servers whose jobs are not gone yet.
+    """
+
+    changed: tuple[str, ...]
+    unfinished: tuple[str, ...]
+
+
+def bootstrap(api: PrefectApi, *, limit: int = 1) -> Report:
     """Make everything the saved servers need; running it again changes nothing.
 
     The process must have Prefect's settings in its environment and the project's folder as its
@@ -31,27 +44,34 @@ def bootstrap(api: PrefectApi, *, limit: int = 1) -> list[str]:
     Args:
         api: Prefect's API.
         limit: Runs of one server active at once, for pools made now.
-
-    Returns:
-        What was changed, one line each.
     """
     for block in (GenerationServer, PictureFolder, PictureBucket):
         block.register_type_and_schema()
     servers = saved_servers(api)
     deployer = Deployer(api)
-    done: list[str] = []
+    changed: list[str] = []
     if make_pool(api, ANY, description="Jobs for any server", limit=ANY_LIMIT):
-        done.append(f"pool {ANY}")
+        changed.append(f"pool {ANY}")
     plans = static_plans(project_dir())
     for server in servers:
         if _pool_for(api, server, limit):
-            done.append(f"pool {server.alias}")
+            changed.append(f"pool {server.alias}")
         plans.append(_plan_for(server))
-    done += [f"deployment {plan.name}" for plan in plans if deployer.deploy(plan)]
-    done += _remove_others(api, servers)
-    for line in done:
+    changed += [f"deployment {plan.name}" for plan in plans if deployer.deploy(plan)]
+    unfinished: list[str] = []
+    for deployment in _no_longer_saved(api):
+        if left := _jobs_left(api, deployment.name):
+            unfinished.append(deployment.name)
+            if _pause(api, deployment.name):
+                changed.append(
+                    f"{deployment.name}: paused, {left} jobs are left; save it again or cancel them"
+                )
+        else:
+            _remove(api, deployment)
+            changed.append(f"{deployment.name}: removed")
+    for line in changed:
         logger.info("%s", line)
-    return done
+    return Report(tuple(changed), tuple(unfinished))
 
 
 def _pool_for(api: PrefectApi, server: ServerConfig, limit: int) -> bool:
@@ -74,33 +94,39 @@ def _plan_for(server: ServerConfig) -> Plan:
         pool=server.alias,
         queue=USUAL,
         server=server.alias,
+        kind=server.type,
         fixed=True,
-        tags=(SERVER_TAG,),
     )
 
 
-def _remove_others(api: PrefectApi, servers: Sequence[ServerConfig]) -> list[str]:
-    """Take away deployments and pools of servers that are no longer saved."""
-    aliases = {server.alias for server in servers}
-    done: list[str] = []
-    for deployment in api.deployments(flow=FLOW):
-        name = deployment.name
-        if name in aliases or SERVER_TAG not in deployment.raw.get("tags", ()):
-            continue
-        left = api.count_runs(
-            run_filter(deployments=[name], states=[*ACTIVE, StateType.SCHEDULED, StateType.PAUSED])
-        )
-        if left:
-            if _pause(api, name):
-                done.append(f"{name}: paused, {left} jobs are left; save it again or cancel them")
-            continue
-        api.delete_deployment(deployment.id)
-        try:
-            api.delete_pool(name)
-        except NotFound:
-            logger.debug("pool %s was gone", name)
-        done.append(f"{name}: removed")
-    return done
+def _no_longer_saved(api: PrefectApi) -> list[Deployment]:
+    """Return deployments made for servers whose block is gone; a damaged block is not gone."""
+    saved = {document.name for document in api.block_documents(SERVER_BLOCK)}
+    return [
+        deployment
+        for deployment in api.deployments(flow=FLOW)
+        if deployment.name not in saved and _is_ours(deployment)
+    ]
+
+
+def _jobs_left(api: PrefectApi, name: str) -> int:
+    states = [*ACTIVE, StateType.SCHEDULED, StateType.PAUSED]
+    return api.count_runs(run_filter(deployments=[name], states=states))
+
+
+def _remove(api: PrefectApi, deployment: Deployment) -> None:
+    api.delete_deployment(deployment.id)
+    try:
+        api.delete_pool(deployment.name)
+    except NotFound:
+        logger.debug("pool %s was gone", deployment.name)
+
+
+def _is_ours(deployment: Deployment) -> bool:
+    """Whether it was made for a saved server, and not by a person or `prefect.yaml`."""
+    made = (deployment.raw.get("entrypoint"), deployment.raw.get("pull_steps"))
+    own_pool = deployment.pool in {"", deployment.name}
+    return made == (ENTRYPOINT, PULL_STEPS) and own_pool and deployment.name != ANY
 
 
 def _pause(api: PrefectApi, name: str) -> bool:

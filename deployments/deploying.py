@@ -19,9 +19,6 @@ from stablequeue.prefect_api import Deployment, PrefectApi
 PULL_STEPS: list[dict[str, Any]] = [{"stablequeue.project.enter": {}}]
 """Run in the project's folder, wherever it is on the worker's host."""
 
-SERVER_TAG = "stablequeue:server"
-"""Tag of deployments made from saved servers; only these are ever removed."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -31,6 +28,7 @@ class Plan:
         name: Of the deployment.
         entrypoint: Relative to the project's folder, file:function.
         server: Alias its form is for, or any; empty: the flow takes no request.
+        kind: Type of that server.
         fixed: Whether a run may name no other server.
         schedules: As Prefect's API takes them, each with a slug; added if missing.
     """
@@ -41,6 +39,7 @@ class Plan:
     queue: str
     description: str = ""
     server: str = ""
+    kind: str = ""
     fixed: bool = False
     tags: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -67,9 +66,9 @@ class Deployer:
             PrefectRefused: Prefect does not take it.
         """
         flow_name, parameters = self._flow(plan.entrypoint)
-        schema = (
-            form_schema(parameters, plan.server, fixed=plan.fixed) if plan.server else parameters
-        )
+        schema = parameters
+        if plan.server:
+            schema = form_schema(parameters, plan.server, kind=plan.kind, fixed=plan.fixed)
         body: dict[str, Any] = {
             "description": plan.description,
             "entrypoint": plan.entrypoint,

@@ -15,4 +15,4 @@ def drop_none(field: dict[str, Any]) -> None:
     del field["anyOf"]
     field.update(choices[0])
     if field.get("default", ...) is None:
-        del field["default"]
+        del field["default"]  # with it, Prefect would refuse the null its own form sends

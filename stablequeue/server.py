@@ -6,7 +6,7 @@ run folder once it takes requests. SIGTERM or Ctrl-C ends it.
 Two things differ from `prefect server start`. SQLite transactions open IMMEDIATE: deferred ones
 that read and then write fail at once when another commit comes between, whatever the busy timeout
 (measured: 5 % of writes refused from one client, 60 % from two). And the UI has a route that logs
-the user in (`stablequeue.server_login`).
+the user in (`stablequeue.server_login`) and pages that call nobody else (`server_pages`).
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from stablequeue.errors import QueueError, Refused, SettingsError
 from stablequeue.secrets import load_secrets, private_folder
 from stablequeue.server_login import App, LoginRoute
+from stablequeue.server_pages import LocalPages
 from stablequeue.server_settings import (
     HOST,
     clean_environment,
@@ -122,7 +123,8 @@ def _application(settings: Settings, port: int) -> App:
     make_transactions_immediate(prefect.__version__)
     auth = load_secrets(settings).auth.get_secret_value()
     hosts = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
-    return LoginRoute(cast("App", create_app(final=True)), settings, auth, hosts)
+    pages = LocalPages(cast("App", create_app(final=True)))
+    return LoginRoute(pages, settings, auth, hosts)
 
 
 def make_transactions_immediate(version: str) -> bool:
