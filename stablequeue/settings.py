@@ -73,7 +73,11 @@ class Settings(BaseModel):
     keep_trash_days: float = Field(
         default=7.0, ge=0, description="Days a deleted picture can be brought back."
     )
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: str = Field(
+        default="INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="Least severe lines in the logs: DEBUG, INFO, WARNING or ERROR.",
+    )
 
     @cached_property
     def catalogue(self) -> str:
@@ -143,7 +147,7 @@ def load_with_origins(
         values[key], origins[key] = _merged(values.get(key), value), f"environment {name}"
     for key, value in given.items():
         values[key], origins[key] = value, "command line"
-    values["home"] = Path(values.get("home", home)).expanduser().absolute()
+    values["home"] = _home(values.get("home", home), origins["home"])
     try:
         return Settings.model_validate(values), origins
     except ValidationError as error:
@@ -152,6 +156,14 @@ def load_with_origins(
         origin = origins.get(str(first["loc"][0]) if first["loc"] else "", "default")
         message = f"setting {name} (from {origin}): {first['msg']}"
         raise SettingsError(message) from None
+
+
+def _home(value: Any, origin: str) -> Path:
+    try:
+        return Path(value).expanduser().absolute()
+    except (TypeError, RuntimeError) as error:  # not a text; the home of nobody
+        message = f"setting home (from {origin}): {str(value)[:80]!r} is not a folder"
+        raise SettingsError(message) from error
 
 
 def _default_home() -> Path:

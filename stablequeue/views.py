@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from stablequeue.catalogue import ENDED, Asset, JobState, Outcome, StoredRequest
 from stablequeue.ids import short_id
-from stablequeue.prefect_api.model import Run, StateType
+from stablequeue.prefect_api.model import Run, StateType, parse_time
 
 JOB_TAG = "job:"
 TIERS = ("interactive", "normal", "bulk")
@@ -83,7 +83,7 @@ class JobView:
             was cut off before.
         progress: 0 to 1 while it runs, None while unknown.
         seed: Of picture 0; -1 while a run made elsewhere has not begun.
-        expected_start: Its place in the order is by this time.
+        due: While it waits: not before, and its place in the order.
         flow_run_id: Prefect's run; empty when there is none (any more).
         in_prefect: Whether Prefect has the run now.
     """
@@ -104,7 +104,7 @@ class JobView:
     tags: tuple[str, ...] = ()
     source: str = ""
     accepted_at: datetime | None = None
-    expected_start: datetime | None = None
+    due: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     place: int = 0
@@ -181,6 +181,14 @@ def job_id_of(run: Run) -> str:
     return run.id
 
 
+def due(run: Run) -> datetime | None:
+    """Return when a waiting run is due; Prefect serves the runs of a queue in this order.
+
+    Its `expected_start_time` stays what it was when the run was created.
+    """
+    return parse_time(run.raw.get("next_scheduled_start_time")) or run.expected_start
+
+
 def view(
     stored: StoredRequest | None,
     outcome: Outcome | None,
@@ -201,7 +209,7 @@ def view(
         about |= {
             "flow_run_id": run.id,
             "in_prefect": True,
-            "expected_start": run.expected_start,
+            "due": due(run),
             "pool": run.pool,
         }
         if not run.final:
@@ -225,7 +233,7 @@ def in_order(views: list[JobView]) -> list[JobView]:
     active = [v for v in views if not v.ended and v.state is not ViewState.WAITING]
     waiting = [v for v in views if v.state is ViewState.WAITING]
     ended = [v for v in views if v.ended]
-    active.sort(key=lambda v: _time(v.started_at or v.expected_start or v.accepted_at))
+    active.sort(key=lambda v: _time(v.started_at or v.due or v.accepted_at))
     waiting.sort(key=_waiting_key)
     ended.sort(key=lambda v: _time(v.finished_at or v.accepted_at), reverse=True)
     return [*active, *waiting, *ended]
@@ -233,7 +241,7 @@ def in_order(views: list[JobView]) -> list[JobView]:
 
 def _waiting_key(job: JobView) -> tuple[int, float]:
     tier = TIERS.index(job.tier) if job.tier in TIERS else TIERS.index("normal")
-    return tier, _time(job.expected_start or job.accepted_at)
+    return tier, _time(job.due or job.accepted_at)
 
 
 def _time(when: datetime | None) -> float:

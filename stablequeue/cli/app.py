@@ -1,5 +1,6 @@
 """The tree of commands. Each is imported when it is used; a test compares the help texts."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cyclopts import App, Group, Parameter
@@ -80,8 +81,14 @@ Every command also has: --json, --verbose (-v), --quiet (-q), --home FOLDER, --s
 """
 
 
-def build() -> App:
-    """Return the tree of commands, none of them imported."""
+def build(words: Sequence[str] = (), *, imported: bool = False) -> App:
+    """Return the tree of commands, none of them imported.
+
+    Args:
+        words: What was typed first: a command named there explains itself at length, which takes
+            importing it.
+        imported: Every command explains itself at length.
+    """
     app = App(
         name="stablequeue",
         help=HELP,
@@ -91,13 +98,15 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
     )
     for group, commands in COMMANDS.items():
-        _register(app, commands, group)
+        _register(app, commands, group, words, imported=imported)
     for name, (text, group, commands) in GROUPS.items():
         sub = App(name=name, help=text, group=group)
-        _register(sub, commands, None)
+        _register(sub, commands, None, words, imported=imported)
         app.command(sub)
-    app.register_install_completion_command(
-        name="--install-completion", help="Teach this shell to complete our commands."
+    app.command(
+        "stablequeue.cli.completion:install",
+        name="--install-completion",
+        help="Teach this shell to complete our commands.",
     )
     return app
 
@@ -109,13 +118,19 @@ def names(group: str = "") -> list[str]:
     return [*GROUPS, *(command.name for commands in COMMANDS.values() for command in commands)]
 
 
-def _register(app: App, commands: tuple[Command, ...], group: Group | None) -> None:
+def _register(
+    app: App,
+    commands: tuple[Command, ...],
+    group: Group | None,
+    words: Sequence[str],
+    *,
+    imported: bool,
+) -> None:
     for command in commands:
         path = f"stablequeue.cli.{command.function}"
-        if group is None:
-            app.command(path, name=command.name, help=command.help)
-        else:
-            app.command(path, name=command.name, help=command.help, group=group)
+        # Without a text given here, the function's docstring is taken, and the function imported.
+        text = None if imported or command.name in words else command.help
+        app.command(path, name=command.name, help=text, group=group)
 
 
 def _version() -> str:

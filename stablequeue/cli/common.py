@@ -4,24 +4,22 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from stablequeue.cli.screen import Screen
 from stablequeue.cli.text import one_line, visible
 from stablequeue.errors import BadRequest
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from stablequeue.client import Client
     from stablequeue.settings import Settings
 
 _EVERYWHERE = Group("Options of every command", sort_key=100)
-_PIPE_WIDTH = 1000
 
 
 @Parameter(name="*", group=_EVERYWHERE)
@@ -91,7 +89,7 @@ class Common:
         if not self.quiet and not self.json:
             put(one_line(text))
 
-    def emit(self, data: Any, human: "Callable[[Console], None] | str") -> None:
+    def emit(self, data: Any, human: Callable[[Screen], None] | str) -> None:
         """Print a command's result: `data` with --json, else for people."""
         if self.json:
             # ASCII only: also characters that terminals obey are escaped.
@@ -100,7 +98,7 @@ class Common:
             if human:
                 put(visible(human))
         else:
-            human(console())
+            human(Screen())
 
 
 DEFAULTS = Common()
@@ -117,71 +115,3 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
-
-
-def console(*, stderr: bool = False) -> "Console":
-    """Return a console for people; what goes into a pipe is neither cut nor wrapped."""
-    from rich.console import Console  # noqa: PLC0415  # 0.1 s, and --json does not need it
-
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not made.is_terminal:
-        made.width = _PIPE_WIDTH
-    return made
-
-
-def show_table(
-    target: "Console",
-    headers: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    flexible: int | None = None,
-    styles: Callable[[int, int], str] | None = None,
-) -> None:
-    """Print a table.
-
-    Args:
-        target: Where.
-        headers: Of the columns.
-        rows: Any text; made fit for a terminal here.
-        flexible: Column that is cut so that each row fits one line.
-        styles: Gives a cell's style for (row, column).
-    """
-    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    cells = [[one_line(cell) for cell in row] for row in rows]
-    if flexible is not None:
-        widths = [
-            max(cell_len(text) for text in (header, *(row[at] for row in cells)))
-            for at, header in enumerate(headers)
-        ]
-        others = sum(width + 2 for at, width in enumerate(widths) if at != flexible)
-        room = max(12, target.width - others - 1)
-        for row in cells:
-            if cell_len(row[flexible]) > room:
-                row[flexible] = set_cell_size(row[flexible], room - 1) + "…"
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for header in headers:
-        table.add_column(header, no_wrap=True, overflow="ignore")
-    for at, row in enumerate(cells):
-        table.add_row(
-            *(
-                Text(cell, style=styles(at, place) if styles else "")
-                for place, cell in enumerate(row)
-            )
-        )
-    target.print(table, crop=False, soft_wrap=True)
-
-
-def show_pairs(target: "Console", values: Sequence[tuple[str, str]]) -> None:
-    """Print names and values in two columns; values may have several lines."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in values:
-        table.add_row(Text(name, style="bold"), Text(visible(value)))
-    target.print(table)

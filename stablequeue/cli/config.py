@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 from cyclopts import Parameter
 from pydantic import BaseModel, SecretStr
 
-from stablequeue.cli.common import DEFAULTS, Common, show_table
+from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.settings import load_with_origins
 
 _HIDDEN = "(set)"
@@ -35,7 +35,7 @@ def show(
         for name, value in flat(values).items()
     ]
     headers = ("SETTING", "VALUE", *(("ORIGIN",) if origin else ()))
-    common.emit(values, lambda target: show_table(target, headers, rows))
+    common.emit(values, lambda target: target.table(headers, rows))
     return 0
 
 

@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from stablequeue.cli.common import DEFAULTS, Common, show_table
+from stablequeue.cli.common import DEFAULTS, Common
+from stablequeue.cli.screen import Screen
 from stablequeue.errors import QueueError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from stablequeue.client import Client
 
 Verdict = Literal["ok", "warning", "bad"]
@@ -53,12 +52,11 @@ def _checked(about: str, look: Callable[[], list[Check]]) -> list[Check]:
         return [Check(about, "bad", str(error))]
 
 
-def _show(target: "Console", checks: list[Check]) -> None:
-    show_table(
-        target,
+def _show(target: Screen, checks: list[Check]) -> None:
+    target.table(
         ("", "ABOUT", "FOUND"),
         [[check.verdict, check.about, check.message] for check in checks],
-        styles=lambda at, place: _STYLES[checks[at].verdict] if place == 0 else "",
+        style=lambda at, place: _STYLES[checks[at].verdict] if place == 0 else "",
     )
 
 

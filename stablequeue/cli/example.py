@@ -31,7 +31,7 @@ _SAMPLES: dict[str, Any] = {
 
 def example_settings() -> str:
     """Return the file's text."""
-    return "\n".join([_HEAD, *_fields(Settings, "")]) + "\n"
+    return "\n".join([_HEAD, *_fields(Settings, "")])
 
 
 def _fields(model: type[BaseModel], indent: str) -> Iterator[str]:
@@ -43,7 +43,7 @@ def _fields(model: type[BaseModel], indent: str) -> Iterator[str]:
             yield ""
             continue
         about = info.description or ""
-        yield from _comment(about if indent else f"{about} {_environment(name)}", indent)
+        yield from _comment(about if indent else f"{about} {_environment(name)}".strip(), indent)
         yield f"#{indent}{name}: {_value(name, info)}"
         if not indent:
             yield ""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from stablequeue.cli.common import Common, console, put
+from stablequeue.cli.common import Common, put
 from stablequeue.cli.look import show_pictures, status, title
+from stablequeue.cli.screen import Screen
 from stablequeue.cli.text import one_line
 
 if TYPE_CHECKING:
@@ -65,18 +66,18 @@ def _say_how(ended: "JobView", common: Common) -> None:
 @contextmanager
 def _shown(common: Common) -> "Generator[Callable[[JobView], None]]":
     """Give what shows a job's views on stderr while it goes on."""
-    target = None if common.quiet else console(stderr=True)
+    target = None if common.quiet else Screen(stderr=True)
     if target is None:
         yield lambda _: None
-    elif target.is_terminal:
-        with _bar() as update:
+    elif target.terminal:
+        with _bar(target) as update:
             yield update
     else:
         yield _Lines()
 
 
 @contextmanager
-def _bar() -> "Generator[Callable[[JobView], None]]":
+def _bar(target: Screen) -> "Generator[Callable[[JobView], None]]":
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         Progress,
@@ -91,7 +92,7 @@ def _bar() -> "Generator[Callable[[JobView], None]]":
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=target.console, transient=True) as progress:
         task = progress.add_task("", total=1.0)
 
         def update(job: "JobView") -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from stablequeue.cli.common import DEFAULTS, Common, show_pairs, show_table
+from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.cli.fields import past_moment
+from stablequeue.cli.screen import Screen
 from stablequeue.cli.text import local_time, one_line, pairs, size
 from stablequeue.ids import short_id
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from stablequeue.catalogue import Asset
     from stablequeue.client import Client
     from stablequeue.views import Picture
@@ -129,13 +128,12 @@ def _grouped(assets: "Sequence[Asset]") -> "Iterator[tuple[str, list[Asset]]]":
         yield store, [asset for asset in assets if asset.store == store]
 
 
-def _list(target: "Console", found: "Sequence[Picture]") -> None:
+def _list(target: Screen, found: "Sequence[Picture]") -> None:
     if not found:
-        target.print("No picture fits.")
+        target.line("No picture fits.")
         return
     now = datetime.now(UTC)
-    show_table(
-        target,
+    target.table(
         ("ID", "TIME", "JOB", "SERVER", "SEED", "PROMPT", "FILE"),
         [
             [
@@ -157,13 +155,12 @@ def _name(path: str) -> str:
     return path if "://" in path else Path(path).name
 
 
-def _show(target: "Console", found: "Picture") -> None:
+def _show(target: Screen, found: "Picture") -> None:
     asset = found.asset
     models = ", ".join(
         f"{name} ({digest[:10]})" if digest else name for name, digest in asset.models.items()
     )
-    show_pairs(
-        target,
+    target.pairs(
         pairs(
             {
                 "picture": asset.id,

@@ -15,12 +15,16 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 
 from stablequeue.cli.app import GROUPS, build, names
 from stablequeue.cli.common import put
+from stablequeue.cli.quick import quick_httpx
 from stablequeue.cli.text import one_line
 from stablequeue.errors import BadRequest, QueueError, SettingsError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 _FLAGS = {"--json", "--verbose", "-v", "--quiet", "-q"}
+_OTHER_FLAGS = {"--wait", "--update", "--test", "--no-test"}
+"""Of the commands that read standard input."""
+
 _WITH_VALUE = {"--home", "--setting"}
 _LARGEST_LOG = 1_000_000
 
@@ -29,10 +33,11 @@ def launch(argv: Sequence[str] | None = None) -> int:
     """Run one command; see `stablequeue.cli.main`."""
     for stream in (sys.stdout, sys.stderr):
         _never_fail_to_encode(stream)
-    tokens = globals_behind(list(sys.argv[1:] if argv is None else argv))
+    tokens = lone_hyphens(globals_behind(list(sys.argv[1:] if argv is None else argv)))
     options = tokens[: tokens.index("--")] if "--" in tokens else tokens
     try:
-        code = _run(build(), tokens)
+        with quick_httpx():
+            code = _run(build(tokens[:2]), tokens)
         sys.stdout.flush()
     except KeyboardInterrupt:
         put("stablequeue: stopped", stderr=True)
@@ -89,6 +94,26 @@ def globals_behind(tokens: list[str]) -> list[str]:
         return tokens
     end = rest.index("--") if "--" in rest else len(rest)
     return [*rest[:end], *moved, *rest[end:]]
+
+
+def lone_hyphens(tokens: list[str]) -> list[str]:
+    """Write a lone `-` (standard input) so that Cyclopts does not take it for an option.
+
+    `--from -` becomes `--from=-`, and `submit - --wait` becomes `submit --wait -- -`.
+    """
+    if "--" in tokens or "-" not in tokens:
+        return tokens
+    written: list[str] = []
+    behind: list[str] = []
+    for word in tokens:
+        before = written[-1] if written else ""
+        if word != "-":
+            written.append(word)
+        elif before.startswith("--") and "=" not in before and before not in _FLAGS | _OTHER_FLAGS:
+            written[-1] = f"{before}=-"
+        else:
+            behind.append(word)
+    return [*written, "--", *behind] if behind else written
 
 
 def _run(app: App, tokens: list[str]) -> int:

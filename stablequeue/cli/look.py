@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from stablequeue.cli.common import DEFAULTS, Common, console, put, show_pairs, show_table
+from stablequeue.cli.common import DEFAULTS, Common, put
+from stablequeue.cli.screen import Screen
 from stablequeue.cli.text import local_time, one_line, pairs, seconds, size
 from stablequeue.errors import NotFound, PrefectError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from stablequeue.catalogue import Attempt
     from stablequeue.client import Client
     from stablequeue.prefect_api import LogLine
@@ -133,33 +132,32 @@ def show(
             {"time": line.time, "level": line.level, "message": line.message} for line in logs
         ]
 
-    def human(target: "Console") -> None:
+    def human(target: Screen) -> None:
         _show(target, seen, request)
         if attempts:
-            target.print()
+            target.line()
             _show_attempts(target, attempts)
         if pictures:
-            target.print()
+            target.line()
             show_pictures(target, pictures)
         for line in logs:
-            target.print(one_line(f"{line.time.astimezone():%H:%M:%S} {line.message}"))
+            target.line(one_line(f"{line.time.astimezone():%H:%M:%S} {line.message}"))
 
     common.emit(data, human)
     return 0
 
 
-def _list(target: "Console", jobs: "Sequence[JobView]") -> None:
+def _list(target: Screen, jobs: "Sequence[JobView]") -> None:
     if not jobs:
-        target.print('The queue is empty. Add to it with: stablequeue submit "a prompt"')
+        target.line('The queue is empty. Add to it with: stablequeue submit "a prompt"')
         return
     now = datetime.now(UTC)
     rows = [_row(job, now) for job in jobs]
-    show_table(
-        target,
+    target.table(
         _HEADERS,
         rows,
         flexible=_JOB,
-        styles=lambda at, place: _STYLES.get(jobs[at].state.value, "") if place == _STATE else "",
+        style=lambda at, place: _STYLES.get(jobs[at].state.value, "") if place == _STATE else "",
     )
 
 
@@ -209,22 +207,20 @@ def _time(job: "JobView", now: datetime) -> str:
 
 def _watch_queue(queue: "Client", server: str, common: Common) -> int:
     """Show the list anew every second; into a pipe, print each change as a line."""
-    target = console()
-    if common.json or not target.is_terminal:
+    target = Screen()
+    if common.json or not target.terminal:
         return _print_changes(queue, server, common)
-    from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    with Live(console=target, auto_refresh=False, screen=True) as live:
+    console = target.console
+    with console.screen(hide_cursor=True):
         while True:
             try:
-                jobs = queue.jobs(server=server, limit=max(5, target.height - 3), history=False)
-                with target.capture() as captured:
-                    _list(target, jobs)
-                shown = Text.from_ansi(captured.get())
+                jobs = queue.jobs(server=server, limit=max(5, console.height - 3), history=False)
             except PrefectError as error:
-                shown = Text(one_line(str(error)))
-            live.update(shown, refresh=True)
+                console.clear()
+                target.line(str(error))
+            else:
+                console.clear()
+                _list(target, jobs)
             time.sleep(_WATCH_EVERY_S)
 
 
@@ -276,10 +272,9 @@ def _attempt_json(attempt: "Attempt") -> dict[str, Any]:
     }
 
 
-def _show(target: "Console", job: "JobView", request: dict[str, Any]) -> None:
+def _show(target: Screen, job: "JobView", request: dict[str, Any]) -> None:
     now = datetime.now(UTC)
-    show_pairs(
-        target,
+    target.pairs(
         pairs(
             {
                 "job": job.job_id,
@@ -303,9 +298,8 @@ def _show(target: "Console", job: "JobView", request: dict[str, Any]) -> None:
     )
 
 
-def _show_attempts(target: "Console", attempts: "Sequence[Attempt]") -> None:
-    show_table(
-        target,
+def _show_attempts(target: Screen, attempts: "Sequence[Attempt]") -> None:
+    target.table(
         ("PICTURE", "ATTEMPT", "STATE", "SERVER", "REMOTE ID", "NOTE"),
         [
             [
@@ -331,10 +325,9 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else one_line(json.dumps(value))
 
 
-def show_pictures(target: "Console", pictures: "Sequence[Picture]") -> None:
+def show_pictures(target: Screen, pictures: "Sequence[Picture]") -> None:
     """Print stored files as a table, each with its full path."""
-    show_table(
-        target,
+    target.table(
         ("PICTURE", "SEED", "SIZE", "SHA-256", "FILE"),
         [
             [

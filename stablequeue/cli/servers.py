@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 from pydantic import SecretStr, ValidationError
 
-from stablequeue.cli.common import DEFAULTS, Common, show_table
+from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.errors import BadRequest, EngineError, NotFound, Refused
 from stablequeue.server_blocks import (
     block_data,
@@ -120,7 +120,7 @@ def ls(*, common: Common = DEFAULTS) -> int:
         common.emit([], "No server is saved. Add one: stablequeue servers add NAME --url URL")
         return 0
     cells = [[str(row[header.lower()]) for header in headers] for row in rows]
-    common.emit(rows, lambda target: show_table(target, headers, cells, flexible=4))
+    common.emit(rows, lambda target: target.table(headers, cells, flexible=4))
     return 0
 
 

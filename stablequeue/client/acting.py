@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from stablequeue.catalogue import FINISHED, JobState, Outcome, StoredRequest
-from stablequeue.client.reading import FLOW, Reading
+from stablequeue.client.reading import FLOW, IN_ORDER, Reading
 from stablequeue.client.session import Session
 from stablequeue.errors import NotFound, PrefectRefused, Refused
 from stablequeue.prefect_api import FINAL, Run, StateType, run_filter
 from stablequeue.processes import provably_dead
-from stablequeue.views import JobView, ViewState, job_id_of, view
+from stablequeue.views import JobView, ViewState, due, job_id_of, view
 
 WORKER_TYPE = "gpu-server"
 _EVERYTHING = 100_000
@@ -93,10 +93,10 @@ class Acting:
             message = f"job {seen.short} {why}; only a job that waits can be moved"
             raise Refused(message)
         same = run_filter(states=[StateType.SCHEDULED], pools=[run.pool] if run.pool else None)
-        first = self._session.api.runs(same, limit=1, sort="EXPECTED_START_TIME_ASC")
+        first = self._session.api.runs(same, limit=1, sort=IN_ORDER)
         if first and first[0].id == run.id:
             return Change(seen.job_id, done=True, message="is the first already")
-        times = [one.expected_start for one in first if one.expected_start]
+        times = [when for one in first if (when := due(one))]
         when = min([*times, datetime.now(UTC)]) - timedelta(seconds=1)
         change = self._session.api.reschedule(run.id, run.state_name, scheduled_time=when)
         if not change.accepted:

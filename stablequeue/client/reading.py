@@ -20,6 +20,9 @@ from stablequeue.views import (
 )
 
 FLOW = "generate"
+IN_ORDER = "NEXT_SCHEDULED_START_TIME_ASC"
+"""How Prefect serves the runs of a queue."""
+
 _LIVE = tuple(kind for kind in StateType if kind not in FINAL)
 _ACTIVE = tuple(kind for kind in _LIVE if kind is not StateType.SCHEDULED)
 _MOST_PROGRESS = 8
@@ -159,7 +162,7 @@ class Reading:
 
     def _filtered(self, filters: dict[str, Any], *, limit: int | None) -> list[Run]:
         ours = {**filters, "flows": {"name": {"any_": [FLOW]}}}
-        return self._session.api.runs(ours, limit=limit, sort="EXPECTED_START_TIME_ASC")
+        return self._session.api.runs(ours, limit=limit, sort=IN_ORDER)
 
     def _rows(
         self,
