@@ -26,7 +26,7 @@ from stablequeue.catalogue.records import (
     StoredRequest,
 )
 from stablequeue.catalogue.requests import stored_request
-from stablequeue.catalogue.tables import AttemptRow, BlobRow
+from stablequeue.catalogue.tables import UNUSED, AttemptRow, BlobRow
 from stablequeue.catalogue.texts import is_hexadecimal
 from stablequeue.errors import NotFound, Refused
 
@@ -186,7 +186,7 @@ class AssetPart(Part):
                 session.connection().execute(
                     update(BLOBS).where(BLOBS.c.id == blob_id).values(refs=BLOBS.c.refs - count)
                 )
-            unused = select(BlobRow).where(col(BlobRow.refs) == 0).order_by(col(BlobRow.id))
+            unused = select(BlobRow).where(UNUSED).order_by(col(BlobRow.id))
             return [blob_record(row) for row in session.exec(unused)]
 
         return self._db.write(work)

@@ -7,17 +7,14 @@ from sqlmodel import Session, col, select
 
 from stablequeue.catalogue.part import Part, now, request_row, valid_job_id
 from stablequeue.catalogue.records import (
-    TERMINAL,
     TRANSITIONS,
     UNSETTLED,
     Attempt,
     AttemptState,
 )
-from stablequeue.catalogue.tables import AttemptRow
+from stablequeue.catalogue.tables import UNFINISHED, AttemptRow
 from stablequeue.engines.base import Ticket
 from stablequeue.errors import NotFound, Refused
-
-UNFINISHED = frozenset(AttemptState) - TERMINAL
 
 
 class AttemptPart(Part):
@@ -148,12 +145,17 @@ class AttemptPart(Part):
         self,
         *,
         server: str | None = None,
-        states: Collection[AttemptState] = UNFINISHED,
+        states: Collection[AttemptState] = tuple(AttemptState),
     ) -> list[Attempt]:
-        """Return attempts that are not over, oldest first; e.g. CANCELLING ones, to settle."""
+        """Return attempts that are not over, oldest first; e.g. CANCELLING ones, to settle.
+
+        Args:
+            server: Only this server's.
+            states: Only these. Those of attempts that are over find nothing.
+        """
         query = (
             select(AttemptRow)
-            .where(col(AttemptRow.state).in_(sorted(set(states) & UNFINISHED)))
+            .where(UNFINISHED, col(AttemptRow.state).in_(sorted(states)))
             .order_by(col(AttemptRow.id))
         )
         if server is not None:

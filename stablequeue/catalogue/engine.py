@@ -43,6 +43,13 @@ class Database:
         url: As in the settings.
         first_use: Called with a reading connection once a process, before its first transaction.
         patience_s: How long to wait for other writers, in seconds.
+
+    Attributes:
+        path: The file of an SQLite database, else None.
+        name: What to call it in messages; never with a password.
+
+    Raises:
+        SettingsError: The URL is wrong.
     """
 
     def __init__(
@@ -54,17 +61,11 @@ class Database:
     ) -> None:
         self.url = url
         self.path = sqlite_path(url)
+        self.name = str(self.path) if self.path is not None else public_url(url)
         self._first_use = first_use
         self._patience_s = patience_s
         self._opening = threading.Lock()
         self._open: _Open | None = None
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages; never with a password."""
-        if self.path is not None:
-            return str(self.path)
-        return make_url(postgresql_url(self.url)).render_as_string(hide_password=True)
 
     def read(self, work: Callable[[Session], T]) -> T:
         """Run `work` on one unchanging view of the data.
@@ -227,6 +228,23 @@ def open_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
     return engine
 
 
+def public_url(url: str) -> str:
+    """Return a PostgreSQL URL as it may be shown: without its password.
+
+    Raises:
+        SettingsError: It is not a URL.
+    """
+    try:
+        return make_url(postgresql_url(url)).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        # Not chained: the original names the URL, password and all.
+        message = (
+            "setting catalogue_url: not a database URL. "
+            "Use postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        )
+        raise SettingsError(message) from None
+
+
 def _postgresql_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
     options = f"-c timezone=UTC -c lock_timeout={int(patience_s * 1000)}"
     arguments: dict[str, Any] = {
@@ -248,9 +266,6 @@ def _postgresql_engine(url: str, *, writing: bool, patience_s: float) -> Engine:
             pool_timeout=patience_s,
             pool_pre_ping=True,
         )
-    except ArgumentError as error:
-        message = "setting catalogue_url: not a database URL. Use postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-        raise SettingsError(message) from error
     except ModuleNotFoundError as error:
         message = "PostgreSQL needs one more package; install: stablequeue[postgresql]"
         raise SettingsError(message) from error

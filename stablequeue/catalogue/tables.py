@@ -39,6 +39,13 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+UNFINISHED = text("state IN ('open', 'collected', 'cancelling')")
+"""Attempts that are not over. A partial index is used by queries that repeat its condition word for
+word: SQLite does not see through bound values."""
+
+UNUSED = text("refs = 0")
+"""Blobs that wait to be deleted."""
+
 
 class Table(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
     """Base of our tables, apart from any other user of SQLModel in the process."""
@@ -92,8 +99,8 @@ class AttemptRow(Table, table=True):
             "ix_attempts_unfinished",
             "state",
             "id",
-            sqlite_where=text("state IN ('open', 'collected', 'cancelling')"),
-            postgresql_where=text("state IN ('open', 'collected', 'cancelling')"),
+            sqlite_where=UNFINISHED,
+            postgresql_where=UNFINISHED,
         ),
         {"sqlite_autoincrement": True},
     )
@@ -139,8 +146,8 @@ class BlobRow(Table, table=True):
         Index(
             "ix_blobs_unused",
             "id",
-            sqlite_where=text("refs = 0"),
-            postgresql_where=text("refs = 0"),
+            sqlite_where=UNUSED,
+            postgresql_where=UNUSED,
         ),
         {"sqlite_autoincrement": True},
     )

@@ -70,6 +70,7 @@ def test_a_new_attempt_may_begin_while_an_old_one_is_being_cancelled(catalogue: 
     assert [attempt.id for attempt in cancelling] == [first.id]
     assert [attempt.id for attempt in catalogue.open_attempts()] == [first.id, second.id]
     assert catalogue.open_attempts(server="gpu-b", states=[AttemptState.CANCELLING]) == []
+    assert catalogue.open_attempts(states=[AttemptState.STORED]) == []
 
 
 def test_a_ticket_that_cannot_be_made_leaves_nothing(catalogue: Catalogue) -> None:
