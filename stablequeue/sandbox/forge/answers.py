@@ -47,7 +47,10 @@ def answer_exception(error: Exception) -> JSONResponse:
     """Render an exception inside the server."""
     if isinstance(error, Refusal):
         headers = dict(error.headers) if error.headers else None
-        return JSONResponse({"detail": error.detail}, error.status, headers)
+        try:
+            return JSONResponse({"detail": error.detail}, error.status, headers)
+        except ValueError as unwritable:
+            return answer_exception(unwritable)
     if isinstance(error, Failure):
         name, message, body = error.error, error.message, error.body
     else:

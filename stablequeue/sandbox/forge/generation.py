@@ -106,13 +106,14 @@ class Generation:
                 case _:
                     pass
 
-    async def _load(self, checkpoint: Checkpoint) -> Checkpoint:
-        checkpoint, faults = await self.server.load(self._swapped(checkpoint))
+    async def _load(self, wanted: Checkpoint) -> Checkpoint:
+        chosen = self._swapped(wanted)
+        loaded, faults = await self.server.load(chosen)
         self._act(faults)
-        other = self._swapped(checkpoint)
-        if other.file != checkpoint.file:
-            checkpoint, _ = await self.server.load(other)
-        return checkpoint
+        other = self._swapped(wanted)
+        if other.file != chosen.file:  # the fault struck while loading
+            loaded, _ = await self.server.load(other)
+        return loaded
 
     def _swapped(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return the checkpoint to use: another one after a WRONG_MODEL fault."""

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from stablequeue.sandbox.forge.answers import Refusal
+from stablequeue.sandbox.forge.answers import Failure, Refusal
 
 SANDBOX_CHUNK = "stablequeue_sandbox"
 SANDBOX_TEXT = "painted by StableQueue's sandbox, not by a model"
@@ -68,9 +68,16 @@ def encode(picture: Image.Image, kind: str, infotext: str, *, quality: int = 80)
 
     Raises:
         Refusal: 500 for another kind.
+        Failure: A text that is no Unicode.
     """
+    try:
+        return _encoded(picture, kind.lower(), infotext, quality)
+    except UnicodeEncodeError as error:  # half a surrogate pair in a prompt
+        raise Failure("UnicodeEncodeError", str(error)) from error
+
+
+def _encoded(picture: Image.Image, lowered: str, infotext: str, quality: int) -> bytes:
     buffer = io.BytesIO()
-    lowered = kind.lower()
     if lowered == "png":
         chunks = PngInfo()
         if infotext:
