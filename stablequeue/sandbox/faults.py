@@ -76,10 +76,13 @@ class Fault:
         if unknown:
             message = f"a fault has no {', '.join(unknown)}; its fields are {', '.join(types)}"
             raise ValueError(message)
+        kind = str(data.get("kind", ""))
+        if kind not in set(FaultKind):
+            message = f"there is no fault {kind!r}; there are {', '.join(FaultKind)}"
+            raise ValueError(message)
         try:
-            kind = FaultKind(str(data["kind"]))
             return cls(
-                kind=kind,
+                kind=FaultKind(kind),
                 where=str(data.get("where", "")),
                 protocol=str(data.get("protocol", "")),
                 after=int(data.get("after", 0)),
@@ -88,8 +91,8 @@ class Fault:
                 status=int(data.get("status", 500)),
                 body=str(data.get("body", "")),
             )
-        except (KeyError, TypeError) as error:
-            message = "a fault needs a kind, and numbers where numbers belong"
+        except TypeError as error:
+            message = "a fault needs numbers where numbers belong"
             raise ValueError(message) from error
 
     def to_json(self) -> dict[str, Any]:
