@@ -4,7 +4,7 @@ Optional fields have neutral defaults (an empty text, 0) instead of None, becaus
 turns every nullable field into a tab. Descriptions are what that form shows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from stablequeue.errors import BadRequest
+from stablequeue.request_checks import dotted, field_parts, one_line, refuse_unstorable
 from stablequeue.servers import ALIAS_PATTERN, ANY
 
 SCHEMA_VERSION = 1
@@ -297,20 +298,33 @@ def parse_request(data: Mapping[str, Any] | GenerationRequest) -> GenerationRequ
     """
     if isinstance(data, GenerationRequest):
         return data
+    current = migrate(data)
+    refuse_unstorable(current)
     try:
-        return GenerationRequest.model_validate(migrate(data))
+        return GenerationRequest.model_validate(current)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, current) from None
+
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+MIGRATIONS: dict[int, Migration] = {}
+"""For each older version, what brings a request of it to the version after it."""
 
 
 def migrate(data: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a stored request of an older release to today's shape.
 
     Raises:
-        BadRequest: It was written by a newer release.
+        BadRequest: It was written by a newer release, or is no request at all.
     """
+    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - from JSON
+        raise BadRequest(
+            "request", "fields with values are needed, as in {'prompt': 'a lighthouse'}"
+        )
     version = data.get("schema_version", SCHEMA_VERSION)
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    oldest = min(MIGRATIONS, default=SCHEMA_VERSION)
+    if not isinstance(version, int) or isinstance(version, bool) or version < oldest:
         raise BadRequest("schema_version", "not a version number", [str(SCHEMA_VERSION)])
     if version > SCHEMA_VERSION:
         raise BadRequest(
@@ -318,16 +332,22 @@ def migrate(data: Mapping[str, Any]) -> dict[str, Any]:
             f"written by a newer release ({version}); update StableQueue",
             [str(SCHEMA_VERSION)],
         )
-    return dict(data)
+    current = dict(data)
+    while version < SCHEMA_VERSION:
+        current = MIGRATIONS[version](current)
+        version += 1
+        current["schema_version"] = version
+    return current
 
 
-def _refusal(error: ValidationError) -> BadRequest:
+def _refusal(error: ValidationError, data: Mapping[str, Any]) -> BadRequest:
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if not field and ": " in message:  # our own model validator names the field itself
+    place = field_parts(first["loc"], data, missing=first["type"] == "missing")
+    field = dotted(place)
+    message = one_line(first["msg"].removeprefix("Value error, "))
+    if not place and ": " in message:  # our own model validator names the field itself
         field, message = message.split(": ", 1)
     if first["type"] == "extra_forbidden":
-        known = sorted(GenerationRequest.model_fields) if len(first["loc"]) == 1 else []
+        known = sorted(GenerationRequest.model_fields) if len(place) == 1 else []
         return BadRequest(field, "there is no such field", known)
     return BadRequest(field or "request", message)

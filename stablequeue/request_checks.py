@@ -1,0 +1,82 @@
+"""Checks of a request that no schema can say, and the name of the field that is wrong."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from stablequeue.errors import BadRequest
+
+_DEEPEST = 150
+_LONGEST_NUMBER = 1024  # bits
+
+
+def refuse_unstorable(data: Mapping[str, Any]) -> None:
+    """Refuse what no database, no JSON and no server takes, wherever it is in the request.
+
+    Raises:
+        BadRequest: A NUL or half a character in a text, a number that is none, or too much depth.
+    """
+    waiting: list[tuple[tuple[object, ...], object]] = [((), data)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, Mapping | list) and len(place) >= _DEEPEST:
+            raise BadRequest(dotted(place[:3]), "too many levels inside each other")
+        if isinstance(value, Mapping):
+            for key, below in cast("Mapping[object, object]", value).items():
+                waiting.append(((*place, key), below))
+                if isinstance(key, str) and (problem := _unstorable(key)):
+                    raise BadRequest(dotted((*place, key)), f"its name {problem}")
+        elif isinstance(value, list):
+            below = cast("list[object]", value)
+            waiting += [((*place, index), item) for index, item in enumerate(below)]
+        elif problem := _unstorable(value):
+            raise BadRequest(dotted(place), f"it {problem}")
+
+
+def _unstorable(value: object) -> str:
+    if isinstance(value, str):
+        if "\0" in value:
+            return "holds a NUL character, which cannot be stored"
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            return "holds half of a character (a lone surrogate)"
+    elif isinstance(value, float) and not math.isfinite(value):
+        return "is no finite number"
+    elif isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+        return "is too large a number"
+    return ""
+
+
+def field_parts(
+    location: Sequence[int | str], data: Mapping[str, Any], *, missing: bool
+) -> list[int | str]:
+    """Return pydantic's location without the names of union members it puts in between.
+
+    What is a key or an index of the data is a field; the first part always is.
+    """
+    kept: list[int | str] = []
+    value: Any = data
+    for number, part in enumerate(location):
+        is_last = number == len(location) - 1
+        if isinstance(value, Mapping) and part in value:
+            value = cast("Mapping[object, Any]", value)[part]
+        elif isinstance(value, list) and isinstance(part, int):
+            items = cast("list[Any]", value)
+            value = items[part] if part < len(items) else None
+        elif kept and not (missing and is_last):
+            continue
+        kept.append(part)
+    return kept
+
+
+def dotted(place: Sequence[object]) -> str:
+    """Return a place in a request as people write it, e.g. `loras.0.weight`."""
+    return ".".join(one_line(str(part).replace("\0", "\\0"), 60) for part in place)
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """Return `text` without line breaks and unprintable characters, cut to `longest`."""
+    line = "".join(
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in " ".join(text.split())
+    )
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
