@@ -19,7 +19,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate, WorkP
 from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, ObjectNotFound
-from prefect.states import Completed, Failed, Running, Scheduled
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled
 
 from stablequeue.catalogue import (
     Asset,
@@ -251,6 +251,11 @@ async def open_run(
         except asyncio.CancelledError as error:
             if await _is_cancelling(client, flow_run_id):
                 await asyncio.to_thread(finish, JobState.CANCELLED, "cancelled")
+                # Prefect's runner says Cancelled only after it has loaded the flow once more to
+                # look for hooks; the interrupts are sent, so it is true already.
+                await client.set_flow_run_state(
+                    flow_run_id, Cancelled(message="Cancelled by a person"), force=True
+                )
                 raise
             await _back_to_scheduled(
                 client, flow_run_id, "Handed back", "The worker stopped; it goes on from here."
