@@ -1,6 +1,7 @@
 """Fixtures and habits every folder of tests may use."""
 
 import hypothesis
+import pytest
 
 from tests.support.prefect import prefect_api, prefect_server
 
@@ -9,3 +10,11 @@ __all__ = ["prefect_api", "prefect_server"]
 # A shared machine is slow at times; a test that hangs is ended by its timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the test that happens to start Prefect's server the time that takes."""
+    for item in items:
+        fixtures: list[str] = getattr(item, "fixturenames", [])
+        if "prefect_server" in fixtures and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(180))

@@ -56,6 +56,18 @@ class PrefectServer:
         """Return a session with its API."""
         return open_prefect(self.settings)
 
+    @contextmanager
+    def in_this_process(self) -> Generator[None]:
+        """Have Prefect, imported in this process, talk to this server."""
+        from prefect.settings import (  # noqa: PLC0415  slow to import
+            PREFECT_API_AUTH_STRING,
+            PREFECT_API_URL,
+            temporary_settings,
+        )
+
+        with temporary_settings({PREFECT_API_URL: self.url, PREFECT_API_AUTH_STRING: self.auth}):
+            yield
+
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a process that uses it."""
         return {
