@@ -168,7 +168,7 @@ def test_random_options_are_accepted_and_never_harm_the_server(start_peer: Start
     inside = files_below(peer.folder)
     around = set(peer.folder.parent.iterdir())
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(st.dictionaries(st.sampled_from(names), _JUNK, max_size=4))
     def send(wanted: dict[str, Any]) -> None:
         headers = {"content-type": "application/json"}
@@ -195,7 +195,7 @@ def test_bytes_that_are_no_json_are_refused_as_recorded(raw: bytes, hardy_peer: 
 
 
 @given(path=st.text(max_size=40))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_path_leaves_the_data_folder(path: str, hardy_peer: Peer) -> None:
     for told in (path, f"../{path}", f"outputs/../../{path}", f"/etc/{path}"):
         quoted = "".join(f"%{byte:02X}" for byte in told.encode("utf-8", "replace"))
