@@ -88,7 +88,7 @@ def _compare_cookies(recorded: str, answer: httpx.Response, differences: Differe
         attributes = [sorted(map(str.lower, told[1:])) for told in (one, other)]
         differences.same(attributes[0], attributes[1], "cookie attributes")
         assert other[0].startswith("access-token-")
-        differences.same("unsecure" in one[0], "unsecure" in other[0], "cookie name")
+        differences.same("secure-" in one[0], "secure-" in other[0], "cookie name")
 
 
 def _one(item: dict[str, Any], peer: Peer, differences: Differences, where: str) -> None:
