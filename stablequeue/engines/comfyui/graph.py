@@ -108,11 +108,11 @@ def _generated(build: _Builder, job: EngineJob, inputs: Inputs) -> Link:
     family = family_of(resolution)
     loaded = _load(build, resolution, family, request.clip_skip)
     positive = build.add(
-        "CLIPTextEncode", "Positive", text=resolution.detail.get("prompt", ""), clip=loaded.clip
+        "CLIPTextEncode", "Read prompt", text=resolution.detail.get("prompt", ""), clip=loaded.clip
     )
     negative = build.add(
         "CLIPTextEncode",
-        "Negative",
+        "Read negative prompt",
         text=resolution.detail.get("negative_prompt", ""),
         clip=loaded.clip,
     )
@@ -185,19 +185,21 @@ def _generated(build: _Builder, job: EngineJob, inputs: Inputs) -> Link:
 
 def _load(build: _Builder, resolution: Resolution, family: Family, clip_skip: int) -> _Loaded:
     if resolution.unet:
-        model = build.add("UNETLoader", "Model", unet_name=resolution.unet, weight_dtype="default")
+        model = build.add(
+            "UNETLoader", "Load model", unet_name=resolution.unet, weight_dtype="default"
+        )
         loaded = _Loaded(model=model, clip=[], vae=[])
     else:
-        model = build.add("CheckpointLoaderSimple", "Model", ckpt_name=resolution.checkpoint)
+        model = build.add("CheckpointLoaderSimple", "Load model", ckpt_name=resolution.checkpoint)
         loaded = _Loaded(model=model, clip=[model[0], 1], vae=[model[0], 2])
     if resolution.text_encoders:
         loaded.clip = _text_encoders(build, resolution.text_encoders, family)
     if resolution.vae:
-        loaded.vae = build.add("VAELoader", "VAE", vae_name=resolution.vae)
+        loaded.vae = build.add("VAELoader", "Load VAE", vae_name=resolution.vae)
     for lora in resolution.loras:
         loaded.model = build.add(
             "LoraLoader",
-            "LoRA",
+            "Load LoRA",
             model=loaded.model,
             clip=loaded.clip,
             lora_name=lora.name,
@@ -214,7 +216,7 @@ def _load(build: _Builder, resolution: Resolution, family: Family, clip_skip: in
 
 
 def _text_encoders(build: _Builder, names: tuple[str, ...], family: Family) -> Link:
-    title, kind = "Text encoder", family.encoders.get(len(names), "")
+    title, kind = "Load text encoder", family.encoders.get(len(names), "")
     match names:
         case (only,):
             return build.add("CLIPLoader", title, clip_name=only, type=kind)
@@ -318,7 +320,9 @@ def _upscaled(build: _Builder, job: EngineJob, inputs: Inputs) -> Link:
 def _enlarge(build: _Builder, resolution: Resolution, image: Link, width: int, height: int) -> Link:
     method = "lanczos"
     if resolution.detail.get("upscale_model"):
-        loader = build.add("UpscaleModelLoader", "Upscale model", model_name=resolution.upscaler)
+        loader = build.add(
+            "UpscaleModelLoader", "Load upscale model", model_name=resolution.upscaler
+        )
         image = build.add(
             "ImageUpscaleWithModel", "Enlarge with model", upscale_model=loader, image=image
         )

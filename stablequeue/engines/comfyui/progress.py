@@ -153,9 +153,14 @@ class Tracker:
             fraction=self._fraction,
             step=self._step,
             steps=self._steps,
-            message=self._title,
+            message=self._words(),
             preview=preview,
         )
+
+    def _words(self) -> str:
+        if self._title and self._phase is Phase.SAMPLING and self._steps > 1:
+            return f"{self._title}, step {self._step} of {self._steps}"
+        return self._title
 
     def _executing(self, data: JSON) -> None:
         node_id = data.get("node")

@@ -233,6 +233,10 @@ class Resolver:
         needed: list[tuple[str, str]] = []
         if family.latent != families.SD15.latent and request.mode is Mode.TXT2IMG:
             needed.append(("unet" if request.unet else "checkpoint", family.latent))
+        if request.mode is Mode.INPAINT:
+            needed.append(("mode", "ImageCompositeMasked"))
+            if request.inpaint.fill == "latent nothing":
+                needed.append(("inpaint.fill", "LatentCompositeMasked"))
         if family.guided:
             needed.append(("guidance", "FluxGuidance"))
         if len(encoders) > 2:  # noqa: PLR2004 - one and two are as old as ComfyUI

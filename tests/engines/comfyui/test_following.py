@@ -137,7 +137,7 @@ async def test_progress_comes_from_messages_and_the_end_from_history(
         await server.say(me, "progress", node=sampler, value=2, max=3, prompt_id=prompt)
         await until(lambda: seen.last.phase is Phase.SAMPLING and seen.last.step == 2)
         assert seen.last.steps == 3
-        assert seen.last.message == "Sample"
+        assert seen.last.message == "Sample, step 2 of 3"
         assert seen.last.fraction == pytest.approx(2 / 9)
         await server.say(me, "execution_success", prompt_id=prompt)
         assert not task.done(), "the history does not have it yet"

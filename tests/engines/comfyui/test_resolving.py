@@ -262,6 +262,17 @@ async def test_an_old_server_without_the_nodes_is_refused(
         await engine.resolve(request(**FLUX))
 
 
+async def test_an_old_server_without_the_nodes_for_a_mask_is_refused(
+    engine: ComfyUI, server: Scripted
+) -> None:
+    del server.classes["LatentCompositeMasked"]
+    fields = {"checkpoint": TINY, "mode": "inpaint", "init_image": PICTURE, "mask_image": PICTURE}
+    await engine.resolve(request(**fields))
+    with pytest.raises(Unsupported) as refusal:
+        await engine.resolve(request(**fields, inpaint={"fill": "latent nothing"}))
+    assert refusal.value.field == "inpaint.fill"
+
+
 @pytest.mark.parametrize("vae", ["Automatic", "None", " automatic "])
 async def test_forges_word_for_the_checkpoints_own_vae_is_understood(
     engine: ComfyUI, vae: str
