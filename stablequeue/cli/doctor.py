@@ -3,32 +3,23 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from stablequeue import server_checks
 from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.cli.screen import Screen
 from stablequeue.errors import QueueError
+from stablequeue.server_checks import Finding
 
 if TYPE_CHECKING:
     from stablequeue.client import Client
 
-Verdict = Literal["ok", "warning", "bad"]
-
 _STYLES = {"ok": "green", "warning": "yellow", "bad": "red"}
 _LITTLE_DISK = 2 * 1024**3
 _LONG_UNSENT = timedelta(minutes=2)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at; the message says what to do where it is not ok."""
-
-    about: str
-    verdict: Verdict
-    message: str
 
 
 def doctor(*, common: Common = DEFAULTS) -> int:
@@ -36,7 +27,7 @@ def doctor(*, common: Common = DEFAULTS) -> int:
 
     The exit code is 1 when something keeps jobs from being done.
     """
-    checks: list[Check] = []
+    checks: list[Finding] = []
     with common.client() as queue:
         for about, look in _LOOKS:
             checks += _checked(about, lambda look=look: list(look(queue)))
@@ -44,15 +35,15 @@ def doctor(*, common: Common = DEFAULTS) -> int:
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
-def _checked(about: str, look: Callable[[], list[Check]]) -> list[Check]:
+def _checked(about: str, look: Callable[[], list[Finding]]) -> list[Finding]:
     """Run one look; whatever it cannot even ask is its finding."""
     try:
         return look()
     except QueueError as error:
-        return [Check(about, "bad", str(error))]
+        return [Finding(about, "bad", str(error))]
 
 
-def _show(target: Screen, checks: list[Check]) -> None:
+def _show(target: Screen, checks: list[Finding]) -> None:
     target.table(
         ("", "ABOUT", "FOUND"),
         [[check.verdict, check.about, check.message] for check in checks],
@@ -60,13 +51,13 @@ def _show(target: Screen, checks: list[Check]) -> None:
     )
 
 
-def _home(queue: "Client") -> Iterator[Check]:
+def _home(queue: "Client") -> Iterator[Finding]:
     home = queue.settings.home
     there = home if home.exists() else home.parent
     if home.exists() and not os.access(home, os.W_OK):
-        yield Check("home", "bad", f"{home} cannot be written; change its owner")
+        yield Finding("home", "bad", f"{home} cannot be written; change its owner")
         return
-    yield Check("home", "ok", str(home))
+    yield Finding("home", "ok", str(home))
     for about, folder in (
         ("disk of home", there),
         ("disk of pictures", queue.settings.pictures_folder),
@@ -74,20 +65,20 @@ def _home(queue: "Client") -> Iterator[Check]:
         yield from _disk(about, folder)
 
 
-def _disk(about: str, folder: Path) -> Iterator[Check]:
+def _disk(about: str, folder: Path) -> Iterator[Finding]:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     gib = f"{free / 1024**3:.1f} GiB free"
     if free < _LITTLE_DISK:
-        yield Check(about, "warning", f"{gib}; make room before jobs are parked")
+        yield Finding(about, "warning", f"{gib}; make room before jobs are parked")
     else:
-        yield Check(about, "ok", gib)
+        yield Finding(about, "ok", gib)
 
 
-def _catalogue(queue: "Client") -> Iterator[Check]:
+def _catalogue(queue: "Client") -> Iterator[Finding]:
     queue.session.look.parked()
-    yield Check("catalogue", "ok", _without_password(queue.settings.catalogue))
+    yield Finding("catalogue", "ok", _without_password(queue.settings.catalogue))
 
 
 def _without_password(url: str) -> str:
@@ -96,15 +87,15 @@ def _without_password(url: str) -> str:
     return str(without_password(url))
 
 
-def _store(queue: "Client") -> Iterator[Check]:
+def _store(queue: "Client") -> Iterator[Finding]:
     from stablequeue.storage import DEFAULT_STORE  # noqa: PLC0415
 
     store = queue.files.store(DEFAULT_STORE)
     store.check()
-    yield Check("store", "ok", f"pictures go to {store.locate('x').removesuffix('x')}")
+    yield Finding("store", "ok", f"pictures go to {store.locate('x').removesuffix('x')}")
 
 
-def _up(queue: "Client") -> Iterator[Check]:
+def _up(queue: "Client") -> Iterator[Finding]:
     import json  # noqa: PLC0415
 
     try:
@@ -115,34 +106,35 @@ def _up(queue: "Client") -> Iterator[Check]:
     from stablequeue.processes import gone  # noqa: PLC0415
 
     if pid == 0 or gone(pid):
-        yield Check("up", "warning", "does not run here; jobs wait until: stablequeue up")
+        yield Finding("up", "warning", "does not run here; jobs wait until: stablequeue up")
     else:
-        yield Check("up", "ok", f"runs (process {pid})")
+        yield Finding("up", "ok", f"runs (process {pid})")
 
 
-def _prefect(queue: "Client") -> Iterator[Check]:
+def _prefect(queue: "Client") -> Iterator[Finding]:
     api = queue.session.api
-    version = api.version()
-    yield Check("prefect", "ok", f"{version} at {api.url}")
+    ours = not queue.settings.prefect_api_url
+    yield from server_checks.checks(api, ours=ours)
+    yield Finding("prefect", "ok", f"answers at {api.url}")
 
 
-def _servers(queue: "Client") -> Iterator[Check]:
+def _servers(queue: "Client") -> Iterator[Finding]:
     from stablequeue.cli.servers import look_at, standing  # noqa: PLC0415
     from stablequeue.server_blocks import saved_servers  # noqa: PLC0415
 
     servers = saved_servers(queue.session.api)
     if not servers:
-        yield Check("servers", "warning", "none is saved: stablequeue servers add NAME --url URL")
+        yield Finding("servers", "warning", "none is saved: stablequeue servers add NAME --url URL")
     for look in look_at(servers):
         about = f"server {look.alias}"
-        yield Check(about, "ok" if look.answers else "bad", look.line())
+        yield Finding(about, "ok" if look.answers else "bad", look.line())
         state = standing(queue, look.alias)
         if state != "ready":
             resume = f"; stablequeue resume {look.alias}" if state != "no worker" else ""
-            yield Check(about, "warning", f"its jobs wait: {state}{resume}")
+            yield Finding(about, "warning", f"its jobs wait: {state}{resume}")
 
 
-def _jobs(queue: "Client") -> Iterator[Check]:
+def _jobs(queue: "Client") -> Iterator[Finding]:
     from stablequeue.catalogue import JobState  # noqa: PLC0415
     from stablequeue.prefect_api import ACTIVE, run_filter  # noqa: PLC0415
     from stablequeue.processes import provably_dead  # noqa: PLC0415
@@ -155,7 +147,7 @@ def _jobs(queue: "Client") -> Iterator[Check]:
         if row.accepted_at < late
     ]
     if unsent:
-        yield Check(
+        yield Finding(
             "jobs", "warning", f"{len(unsent)} accepted jobs are not in Prefect; is up running?"
         )
     dead = [
@@ -164,17 +156,17 @@ def _jobs(queue: "Client") -> Iterator[Check]:
         if provably_dead(run.process)
     ]
     for run in dead:
-        yield Check(
+        yield Finding(
             "jobs",
             "warning",
             f"{run.name} is {run.state_name}, but its process is dead;"
             f" stablequeue retry {job_id_of(run)}",
         )
     if not unsent and not dead:
-        yield Check("jobs", "ok", "none is stuck")
+        yield Finding("jobs", "ok", "none is stuck")
 
 
-_LOOKS: tuple[tuple[str, "Callable[[Client], Iterator[Check]]"], ...] = (
+_LOOKS: tuple[tuple[str, "Callable[[Client], Iterator[Finding]]"], ...] = (
     ("home", _home),
     ("catalogue", _catalogue),
     ("store", _store),

@@ -99,9 +99,9 @@ def _bar(target: Screen) -> "Generator[Callable[[JobView], None]]":
             about = one_line(f"{job.short} {status(job)} · {title(job)}", 60)
             done = 1.0 if job.state.successful else job.progress
             if done is None:
-                progress.update(task, description=about)
+                progress.update(task, description=about, refresh=True)
             else:
-                progress.update(task, description=about, completed=done)
+                progress.update(task, description=about, completed=done, refresh=True)
 
         yield update
 

@@ -45,7 +45,8 @@ _STYLES = {
     "unknown": "yellow",
 }
 _HEADERS = ("ID", "STATE", "SERVER", "TIER", "TIME", "JOB", "")
-_JOB, _STATE = 5, 1
+_STATE, _JOB = 1, 5
+_LONGEST_MESSAGE = 60
 _WATCH_EVERY_S = 1.0
 _LOG_LINES = 500
 
@@ -169,8 +170,15 @@ def _row(job: "JobView", now: datetime) -> list[str]:
         job.tier,
         _time(job, now),
         title(job),
-        "" if job.state.value == "completed" else one_line(job.message, 60),
+        _remark(job),
     ]
+
+
+def _remark(job: "JobView") -> str:
+    """Return what the state alone does not say."""
+    if job.state.value == "completed" or job.message.casefold() == job.state.value:
+        return ""
+    return one_line(job.message, _LONGEST_MESSAGE)
 
 
 def title(job: "JobView") -> str:

@@ -1,5 +1,6 @@
 """`servers add`, `ls`, `test`, `rm`, `import`: the saved generation servers."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from stablequeue.server_blocks import (
     saved_server,
     saved_servers,
 )
-from stablequeue.servers import ServerConfig
+from stablequeue.servers import ALIAS_PATTERN, ServerConfig
 
 if TYPE_CHECKING:
     from stablequeue.client import Client
@@ -74,6 +75,7 @@ def add(
     A running `stablequeue up` notices it and starts its worker within seconds. A server that
     does not answer now is saved all the same.
     """
+    alias = _alias(alias)
     given: dict[str, Any] = {
         "type": _kind(type_),
         "url": url,
@@ -135,7 +137,7 @@ def ask(
     """
     with common.client() as queue:
         api = queue.session.api
-        servers = [saved_server(api, alias) for alias in aliases] or saved_servers(api)
+        servers = [saved_server(api, _alias(alias)) for alias in aliases] or saved_servers(api)
     looks = look_at(servers)
     lines: list[str] = []
     for look in looks:
@@ -158,7 +160,7 @@ def rm(
     with common.client() as queue:
         api = queue.session.api
         for alias in aliases:
-            saved_server(api, alias)
+            saved_server(api, _alias(alias))
             if not force and (busy := _count(api, alias, waiting=True, running=True)):
                 message = (
                     f"{busy} jobs wait or run on {alias}; cancel them with: stablequeue cancel"
@@ -295,9 +297,18 @@ def checked(fields: Mapping[str, Any]) -> ServerConfig:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         problem = str(first["msg"]).removeprefix("Value error, ")
-        if field == "alias":
-            problem = "use lower case letters, digits and hyphens, 48 at most"
         raise BadRequest(field, problem) from None
+
+
+def _alias(text: str) -> str:
+    """Return an alias that can be one; anything else must not get into an address.
+
+    Raises:
+        BadRequest: It cannot.
+    """
+    if not re.fullmatch(ALIAS_PATTERN, text):
+        raise BadRequest("alias", "use lower case letters, digits and hyphens, 48 at most")
+    return text
 
 
 def _kind(text: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """Changing what happens to jobs: cancel, retry, again, move, pause, clear."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from stablequeue.client.session import Session
 from stablequeue.errors import NotFound, PrefectRefused, Refused
 from stablequeue.prefect_api import FINAL, Run, StateType, run_filter
 from stablequeue.processes import provably_dead
+from stablequeue.servers import ALIAS_PATTERN
 from stablequeue.views import JobView, ViewState, due, job_id_of, view
+from stablequeue.worker import WORKER_TYPE
 
-WORKER_TYPE = "gpu-server"
 _EVERYTHING = 100_000
 _WAITING = {ViewState.WAITING, ViewState.PAUSED}
 _ACTIVE = {ViewState.RUNNING, ViewState.CANCELLING}
@@ -227,6 +229,9 @@ class Acting:
 
     def _pools(self, server: str) -> list[str]:
         if server:
+            if not re.fullmatch(ALIAS_PATTERN, server):  # it becomes part of an address
+                message = f"there is no server {server[:50]!r}; stablequeue servers ls lists them"
+                raise NotFound(message)
             return [server]
         return [pool.name for pool in self._session.api.pools(kind=WORKER_TYPE)]
 
