@@ -1,8 +1,8 @@
 """Starts sandboxes: in a thread for tests, in the foreground for `python -m stablequeue.sandbox`.
 
-With protocol `both`, ComfyUI's and Forge's routes stand on one port. Only these paths mean
-something in both, and ComfyUI's meaning wins: `GET /`. What neither knows is answered in
-Forge's way below `/sdapi`, `/internal`, `/app_id` and in ComfyUI's everywhere else.
+With protocol `both`, ComfyUI's and Forge's routes stand on one port. Only `GET /` means something
+in both (a start page), and ComfyUI's wins. What neither knows is answered in Forge's way below
+`_FORGE_PREFIXES` and in ComfyUI's everywhere else.
 """
 
 import asyncio
@@ -36,7 +36,10 @@ from stablequeue.sandbox.state import SandboxConfig, SandboxState
 PROTOCOLS = ("comfyui", "forge", "both")
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
-_FORGE_PREFIXES = ("/sdapi", "/internal/", "/app_id", "/queue/", "/config", "/docs", "/openapi")
+_FORGE_PREFIXES = (
+    "/sdapi", "/internal/", "/controlnet/", "/app_id", "/config", "/info", "/queue/", "/call/",
+    "/docs", "/openapi.json",
+)  # fmt: skip
 
 
 def _routes(state: SandboxState) -> list[BaseRoute]:
@@ -118,17 +121,24 @@ class _Life:
             )
         )
 
+        self._serving: asyncio.Task[None] | None = None
+
     def run(self) -> None:
         """Serve until killed or asked to exit."""
-        self.server.run(sockets=[self.listener])
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self._serving = asyncio.create_task(self.server.serve(sockets=[self.listener]))
+        with contextlib.suppress(asyncio.CancelledError):  # killed
+            await self._serving
 
     def kill(self) -> None:
         """Close everything at once; from the server's event loop."""
         for server in self.server.servers:
             server.close()
         self.connections.cut_all()
-        self.server.force_exit = True
-        self.server.should_exit = True
+        if self._serving is not None:
+            self._serving.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:

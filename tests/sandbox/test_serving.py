@@ -10,9 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.routing import Route
 
 from stablequeue.errors import SettingsError
-from stablequeue.sandbox import FaultKind, Sandbox, SandboxConfig, serve_sandbox
+from stablequeue.sandbox import (
+    FaultKind,
+    Sandbox,
+    SandboxConfig,
+    SandboxState,
+    serve_sandbox,
+)
+from stablequeue.sandbox.comfyui import app as comfyui
+from stablequeue.sandbox.forge import app as forge
 from tests.sandbox import graphs
 from tests.sandbox.comfyui import Client
 from tests.support.waiting import wait_until
@@ -176,6 +185,14 @@ def test_both_protocols_share_port_and_card(tmp_path: Path) -> None:
         with served.card.generating("other"):
             client.run(graphs.txt2img())
         assert served.card.most_at_once == 2
+
+
+def test_only_the_start_page_means_something_in_both(tmp_path: Path) -> None:
+    paths: list[set[str]] = []
+    for protocol in (comfyui, forge):
+        state = SandboxState(config=SandboxConfig(home=tmp_path))
+        paths.append({r.path for r in protocol.build(state) if isinstance(r, Route)})
+    assert paths[0] & paths[1] == {"/"}
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:

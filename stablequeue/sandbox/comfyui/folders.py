@@ -138,7 +138,7 @@ def _next_number(folder: Path, prefix: str, name: str) -> int:
     The length compared is that of the last part of the unexpanded prefix, so a trailing slash or
     `%batch_num%` finds nothing and starts at 1 again.
     """
-    length = len(prefix.rsplit("/", 1)[-1])
+    length = len(os.path.split(prefix)[1])
     highest = 0
     for file in folder.iterdir():
         start, rest = file.name[: length + 1], file.name[length + 1 :]
