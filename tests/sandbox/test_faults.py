@@ -87,7 +87,7 @@ def test_a_fault_survives_json(fault: Fault) -> None:
 
 @pytest.mark.parametrize(
     "told",
-    [{}, {"kind": "flood"}, {"kind": "slow", "secnds": 1}, {"kind": "slow", "seconds": None}],
+    [{}, {"kind": "flood"}, {"kind": "slow", "speed": 1}, {"kind": "slow", "seconds": None}],
 )
 def test_a_misspelt_fault_is_refused(told: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="fault"):
