@@ -71,7 +71,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OSError: The port is taken.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Named TCP, or asyncio leaves Nagle's algorithm on: 40 ms an answer.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
