@@ -18,3 +18,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures: list[str] = getattr(item, "fixturenames", [])
         if "prefect_server" in fixtures and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(180))
+
+_HOUSE = Path(__file__).parent / "flows"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests of the whole installation in one process when xdist splits the run."""
+    for item in items:
+        if item.path.is_relative_to(_HOUSE):
+            item.add_marker(pytest.mark.xdist_group("house"))
