@@ -1,4 +1,4 @@
-"""A job as a Prefect flow run: phases, progress, pictures and endings as Prefect shows them.
+"""A job as a Prefect flow run: how it begins, and every way it can end.
 
 `open_run` is what every flow starts with. Inside it the steps of `stablequeue.pipeline` do the
 work; an expected failure ends the run with one line and is written to the catalogue, a cancelled
@@ -10,128 +10,43 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate, WorkPoolUpdate
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, ObjectNotFound
-from prefect.states import Cancelled, Completed, Failed, Running, Scheduled
+from prefect.states import Cancelled, Completed, Failed, Scheduled
 
-from stablequeue.catalogue import (
-    Asset,
-    Catalogue,
-    JobState,
-    Outcome,
-    StoredRequest,
-    open_catalogue,
-)
-from stablequeue.engines.base import Phase
-from stablequeue.errors import BadRequest, ModelMissing, QueueError, Refused, StoreUnavailable
-from stablequeue.ids import run_name, short_id
-from stablequeue.pipeline.accept import begin
+from stablequeue.catalogue import Catalogue, JobState, Outcome, StoredRequest, open_catalogue
+from stablequeue.errors import BadRequest, NotFound, QueueError, Refused, StoreUnavailable
+from stablequeue.flowshow import Run, is_over
+from stablequeue.ids import run_name
+from stablequeue.pipeline.accept import begin, job_of_run
 from stablequeue.pipeline.generate import Failure
-from stablequeue.pipeline.job import Job, check_job_id, open_job
-from stablequeue.pipeline.monitor import Snapshot
-from stablequeue.pipeline.storing import Stored
+from stablequeue.pipeline.job import PARKING, check_job_id, open_job
 from stablequeue.request import GenerationRequest
+from stablequeue.sending import job_tags
 from stablequeue.servers import ANY, ServerConfig
 from stablequeue.settings import Settings
 from stablequeue.storage import Store
+from stablequeue.views import DELETED
+
+__all__ = ["Ending", "FindServer", "OpenStore", "Run", "open_run"]
 
 logger = logging.getLogger("stablequeue.run")
 
-MOST_IMAGE_ARTIFACTS = 4
-"""Pictures of one run shown as image artifacts; the table artifact names all."""
+LOOK_AGAIN = timedelta(seconds=60)
+"""A job of `any` that must go on on a parked server asks again after this time."""
 
-FindServer = Callable[[GenerationRequest, str, Catalogue], Awaitable[ServerConfig]]
+_LONGEST_MESSAGE = 2000
+
+FindServer = Callable[[StoredRequest, str, Catalogue], Awaitable[ServerConfig]]
 OpenStore = Callable[[ServerConfig, Settings], Awaitable[Store]]
-
-
-class Run:
-    """One Prefect flow run working on one job; no dataclass, because Prefect walks into those.
-
-    Attributes:
-        flow_run_id: Prefect's id of the run.
-        job: The open job.
-        client: Kept open for the whole run; opening one costs more than a call.
-        failures: Pictures that could not be made although others were.
-        missing: The model the server lacks, if `resolve` found one.
-        stored: What was stored, once the task `store` has run.
-    """
-
-    def __init__(self, *, flow_run_id: UUID, job: Job, client: PrefectClient) -> None:
-        self.flow_run_id = flow_run_id
-        self.job = job
-        self.client = client
-        self.failures: list[Failure] = []
-        self.missing: ModelMissing | None = None
-        self.stored: Stored | None = None
-        self._progress: UUID | None = None
-        self._phase = ""
-
-    async def phase(self, name: str, message: str = "") -> None:
-        """Show a phase as the run's state; the state type stays RUNNING."""
-        if name == self._phase:
-            return
-        self._phase = name
-        await self.client.set_flow_run_state(
-            self.flow_run_id, Running(name=name, message=message), force=True
-        )
-
-    async def report(self, snapshot: Snapshot) -> None:
-        """Show progress: one artifact that is changed, and `Waiting` as a phase of its own."""
-        waiting = snapshot.phase is Phase.WAITING
-        await self.phase("Waiting" if waiting else "Generating", snapshot.message)
-        percent = round(snapshot.fraction * 100, 1)
-        about = f"Picture {snapshot.picture} of {snapshot.count}: {snapshot.message}"
-        if self._progress is None:
-            artifact = await self.client.create_artifact(
-                ArtifactCreate(
-                    type="progress",
-                    key=f"progress-{short_id(self.job.id)}",
-                    description=about,
-                    data=percent,
-                    flow_run_id=self.flow_run_id,
-                )
-            )
-            self._progress = artifact.id
-        else:
-            await self.client.update_artifact(
-                self._progress, ArtifactUpdate(data=percent, description=about)
-            )
-
-    async def show_pictures(self, assets: tuple[Asset, ...]) -> None:
-        """Show stored pictures: thumbnails linked over http, and a table of all files."""
-        settings = self.job.settings
-        base = settings.files_url or f"http://127.0.0.1:{settings.files_port}"
-        images = [asset for asset in assets if asset.mime.startswith("image/")]
-        for asset in images[:MOST_IMAGE_ARTIFACTS]:
-            await self.client.create_artifact(
-                ArtifactCreate(
-                    type="image",
-                    key=f"picture-{short_id(self.job.id)}-{asset.index}-{asset.ordinal}",
-                    description=f"Seed {asset.seed}, {asset.width} x {asset.height}",
-                    data=f"{base.rstrip('/')}/thumbnails/{asset.sha256}.webp",
-                    flow_run_id=self.flow_run_id,
-                )
-            )
-        rows = "\n".join(
-            f"| {asset.index + 1} | `{asset.seed}` | {asset.kind.value} | `{asset.key}` |"
-            for asset in assets
-        )
-        await self.client.create_artifact(
-            ArtifactCreate(
-                type="markdown",
-                key=f"stored-{short_id(self.job.id)}",
-                description="What was stored",
-                data=f"| picture | seed | kind | file |\n| --- | --- | --- | --- |\n{rows}",
-                flow_run_id=self.flow_run_id,
-            )
-        )
 
 
 @dataclass
@@ -166,61 +81,25 @@ async def open_run(
         ending: Receives the state to return.
 
     Raises:
-        Abort: The run went back to Scheduled (parked, or handed back by a stopping worker).
+        Abort: The run went back to Scheduled (parked, or handed back by a stopping worker), or
+            was deleted in Prefect.
         CancelledError: It was cancelled; the interrupts are sent.
     """
-    job_id = job_id or str(flow_run_id)
     catalogue = await asyncio.to_thread(open_catalogue, settings.catalogue)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(get_client())
-        server = ""
-        started = datetime.now(UTC)
-
-        def finish(state: JobState, message: str, code: str = "") -> None:
-            outcome = Outcome(
-                state=state,
-                code=code,
-                message=message,
-                started_at=started,
-                finished_at=datetime.now(UTC),
-            )
-            catalogue.finish(job_id, outcome)
-
+        stack.push_async_callback(asyncio.to_thread, catalogue.close)
+        life = _Life(
+            client=await stack.enter_async_context(get_client()),
+            catalogue=catalogue,
+            flow_run_id=flow_run_id,
+            deployed_for=deployed_for,
+            ending=ending,
+        )
         try:
-            check_job_id(job_id)
-            stored = await asyncio.to_thread(
-                lambda: begin(
-                    request,
-                    settings=settings,
-                    catalogue=catalogue,
-                    job_id=job_id,
-                    server=deployed_for,
-                    flow_run_id=str(flow_run_id),
-                )
-            )
-            wanted = _server_of(stored.request, deployed_for)
-            await _name_run(client, flow_run_id, stored, wanted)
-            if stored.request.expired(started):
-                ending.state = State(
-                    type=StateType.CANCELLED,
-                    name="Expired",
-                    message=f"Not started by {stored.request.expires_at}",
-                )
-                await asyncio.to_thread(finish, JobState.EXPIRED, "not started in time")
+            stored = await life.begin(request, job_id, settings)
+            if stored is None:
                 raise _Ended  # noqa: TRY301 - the one way out that is no failure
-            config = await find_server(stored.request, wanted, catalogue)
-            server = config.alias
-            if server != stored.server:
-                stored = await asyncio.to_thread(
-                    lambda: catalogue.start(
-                        stored.request,
-                        job_id=job_id,
-                        seed=stored.seed,
-                        server=server,
-                        flow_run_id=str(flow_run_id),
-                        deployment=stored.deployment,
-                    )
-                )
+            stored, config = await life.take_server(stored, find_server)
             job = await stack.enter_async_context(
                 open_job(
                     stored,
@@ -230,64 +109,220 @@ async def open_run(
                     store=await open_store(config, settings),
                 )
             )
-            job.wants_interrupt = lambda: _is_cancelling(client, flow_run_id)
-            run = Run(flow_run_id=flow_run_id, job=job, client=client)
-            yield run
-            outcome, ending.state = _result(run)
-            await asyncio.to_thread(
-                finish, outcome, ending.state.message or "", _code_of(run.failures)
-            )
+            job.wants_interrupt = life.is_over
+            life.run = Run(flow_run_id=flow_run_id, job=job, client=life.client)
+            yield life.run
+            await life.finished(life.run)
         except _Ended:
             return
-        except StoreUnavailable as error:
-            reason = str(error)
-            await _park(client, catalogue, server or deployed_for, reason)
-            await _back_to_scheduled(client, flow_run_id, "Parked", reason)
-            message = f"parked: {reason}"
-            raise Abort(message) from error
+        except PARKING as error:
+            await life.park(error)
         except QueueError as error:
-            ending.state = Failed(message=f"{error.code}: {error}")
-            await asyncio.to_thread(finish, JobState.FAILED, str(error), error.code)
+            await life.failed(error)
         except asyncio.CancelledError as error:
-            if await _is_cancelling(client, flow_run_id):
-                await asyncio.to_thread(finish, JobState.CANCELLED, "cancelled")
-                # Prefect's runner says Cancelled only after it has loaded the flow once more to
-                # look for hooks; the interrupts are sent, so it is true already.
-                await client.set_flow_run_state(
-                    flow_run_id, Cancelled(message="Cancelled by a person"), force=True
-                )
-                raise
-            await _back_to_scheduled(
-                client, flow_run_id, "Handed back", "The worker stopped; it goes on from here."
-            )
-            message = "handed back by a stopping worker"
-            raise Abort(message) from error
-        finally:
-            await asyncio.to_thread(catalogue.close)
+            await life.interrupted(error)
 
 
 class _Ended(Exception):
     """The ending is decided; leave the block."""
 
 
-async def _name_run(
-    client: PrefectClient, flow_run_id: UUID, stored: StoredRequest, server: str
-) -> None:
-    """Give the run its readable name, the same for every way in."""
-    name = run_name(stored.request.prompt, stored.request.mode.value, server, stored.job_id)
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
-    if run is None or run.name != name:
-        await client.set_flow_run_name(flow_run_id, name)
+class _Life:
+    """What `open_run` does to one run, step by step."""
+
+    def __init__(
+        self,
+        *,
+        client: PrefectClient,
+        catalogue: Catalogue,
+        flow_run_id: UUID,
+        deployed_for: str,
+        ending: Ending,
+    ) -> None:
+        self.client = client
+        self.run: Run | None = None
+        self._catalogue = catalogue
+        self._id = flow_run_id
+        self._deployed_for = deployed_for
+        self._ending = ending
+        self._job_id = ""
+        self._server = ""
+        self._started = datetime.now(UTC)
+        context = FlowRunContext.get()
+        self._flow_run: FlowRun | None = context.flow_run if context else None
+
+    async def begin(
+        self, request: Mapping[str, Any] | GenerationRequest, job_id: str, settings: Settings
+    ) -> StoredRequest | None:
+        """Write the job's row, or find it; None if it has expired."""
+        check_job_id(job_id or str(self._id))
+        self._job_id = await asyncio.to_thread(job_of_run, job_id, str(self._id), self._catalogue)
+        stored = await asyncio.to_thread(
+            lambda: begin(
+                request,
+                settings=settings,
+                catalogue=self._catalogue,
+                job_id=self._job_id,
+                server=self._deployed_for,
+                flow_run_id=str(self._id),
+            )
+        )
+        await self._label(stored, self._wanted(stored.request))
+        if not stored.request.expired(self._started):
+            return stored
+        message = f"Not started by {stored.request.expires_at}"
+        self._ending.state = State(type=StateType.CANCELLED, name="Expired", message=message)
+        await self._finish(JobState.EXPIRED, message)
+        return None
+
+    async def take_server(
+        self, stored: StoredRequest, find_server: FindServer
+    ) -> tuple[StoredRequest, ServerConfig]:
+        """Find the server, and note which one it is where people look."""
+        config = await find_server(stored, self._wanted(stored.request), self._catalogue)
+        self._server = config.alias
+        if config.alias != stored.server:
+            stored = await asyncio.to_thread(
+                lambda: self._catalogue.start(
+                    stored.request,
+                    job_id=stored.job_id,
+                    seed=stored.seed,
+                    server=config.alias,
+                    flow_run_id=str(self._id),
+                    deployment=stored.deployment,
+                )
+            )
+            await self._label(stored, config.alias)
+        return stored, config
+
+    async def finished(self, run: Run) -> None:
+        """Everything was tried: say what came of it."""
+        outcome, self._ending.state = _result(run)
+        await self._finish(outcome, self._ending.state.message or "", _code_of(run.failures))
+        if run.stored and run.stored.assets:
+            # It may have been parked, and then started again by hand in Prefect's pages.
+            await asyncio.to_thread(_unpark, self._catalogue, self._server)
+
+    async def failed(self, error: QueueError) -> None:
+        """An expected failure: one line for the run and the catalogue."""
+        self._ending.state = Failed(message=f"{error.code}: {error}")
+        with suppress(NotFound):  # it was refused before it had a row
+            await self._finish(JobState.FAILED, str(error), error.code)
+
+    async def park(self, error: QueueError) -> None:
+        """Stop the server's pool, once and with one message, so that its jobs wait; then abort."""
+        reason = str(error)
+        bound = isinstance(error, StoreUnavailable) and self._deployed_for == ANY != error.store
+        delay = timedelta()
+        if self._server or not bound:
+            await self._pause(self._server or self._deployed_for, reason)
+        else:
+            delay = LOOK_AGAIN
+        if not await self._back_to_scheduled("Parked", reason, delay):
+            await self._cancelled()
+        message = f"parked: {reason}"
+        raise Abort(message) from error
+
+    async def interrupted(self, error: asyncio.CancelledError) -> None:
+        """Our task was cancelled: is the job, or does only this process end?"""
+        if await self.is_over() or not await self._back_to_scheduled(
+            "Handed back", "The worker stopped; it goes on from here."
+        ):
+            await self._cancelled()
+            task = asyncio.current_task()
+            if self.run is not None and self.run.stopped and task is not None:
+                task.uncancel()
+                message = "cancelled"
+                raise Abort(message) from error
+            raise error
+        message = "handed back by a stopping worker"
+        raise Abort(message) from error
+
+    async def is_over(self) -> bool:
+        """Whether somebody cancelled or deleted the run."""
+        return await is_over(self.client, self._id)
+
+    def _wanted(self, request: GenerationRequest) -> str:
+        """Return where the job must run: the deployment decides, the request may only agree."""
+        only = self._deployed_for
+        if not only or only == ANY:
+            return request.server
+        if request.server not in {ANY, only}:
+            raise BadRequest("server", f"this deployment runs on {only!r} only", [only])
+        return only
+
+    async def _label(self, stored: StoredRequest, server: str) -> None:
+        """Give the run its readable name and its tags, the same for every way in."""
+        request, now = stored.request, self._flow_run
+        name = run_name(request.prompt, request.mode.value, server, stored.job_id)
+        tags = job_tags(request, stored.job_id, server)
+        of_ours = ("job:", "server:", "tier:")
+        others = [tag for tag in (now.tags if now else ()) if not tag.startswith(of_ours)]
+        wanted = list(dict.fromkeys([*tags, *others]))
+        if now is not None and now.name == name and set(now.tags) == set(wanted):
+            return
+        with suppress(ObjectNotFound):
+            await self.client.update_flow_run(self._id, name=name, tags=wanted)
+        if now is not None:
+            now.name, now.tags = name, wanted
+
+    async def _finish(self, state: JobState, message: str, code: str = "") -> None:
+        outcome = Outcome(
+            state=state,
+            code=code,
+            message=message,
+            started_at=self._started,
+            finished_at=datetime.now(UTC),
+        )
+        await asyncio.to_thread(self._catalogue.finish, self._job_id, outcome)
+
+    async def _cancelled(self) -> None:
+        """Say Cancelled; the interrupts are sent.
+
+        Prefect's runner would say so only after it has loaded the flow once more to look for
+        hooks.
+        """
+        with suppress(NotFound):
+            await self._finish(JobState.CANCELLED, "cancelled")
+        state = Cancelled(message="Cancelled by a person")
+        try:
+            await self.client.set_flow_run_state(self._id, state, force=True)
+        except ObjectNotFound:
+            with suppress(NotFound):
+                await self._finish(JobState.CANCELLED, DELETED)
+
+    async def _pause(self, server: str, reason: str) -> None:
+        if await asyncio.to_thread(self._catalogue.park, server, reason):
+            logger.error("%s is parked: %s Then: stablequeue resume %s", server, reason, server)
+        with suppress(ObjectNotFound):
+            await self.client.update_work_pool(server, WorkPoolUpdate(is_paused=True))
+
+    async def _back_to_scheduled(
+        self, name: str, message: str, delay: timedelta = timedelta()
+    ) -> bool:
+        """Let the run wait again, at its old place; False if it was cancelled meanwhile.
+
+        The process on record is forgotten: Prefect would send a later cancel to it, and wait.
+        """
+        place = self._flow_run.expected_start_time if self._flow_run and not delay else None
+        when = place or datetime.now(UTC) + delay
+        state = Scheduled(scheduled_time=when, name=name, message=message)
+        try:
+            await self.client.request(
+                "PATCH",
+                "/flow_runs/{id}",
+                path_params={"id": self._id},
+                json={"infrastructure_pid": None},
+            )
+            answer = await self.client.set_flow_run_state(self._id, state)
+        except ObjectNotFound:
+            return False
+        return answer.status is SetStateStatus.ACCEPT or not await self.is_over()
 
 
-def _server_of(request: GenerationRequest, deployed_for: str) -> str:
-    """Return where the job must run: the deployment decides, the request may only agree."""
-    if not deployed_for or deployed_for == ANY:
-        return request.server
-    if request.server not in {ANY, deployed_for}:
-        raise BadRequest("server", f"this deployment runs on {deployed_for!r} only", [deployed_for])
-    return deployed_for
+def _unpark(catalogue: Catalogue, server: str) -> None:
+    if server in catalogue.parked():
+        catalogue.unpark(server)
 
 
 def _result(run: Run) -> tuple[JobState, State[Any]]:
@@ -308,32 +343,10 @@ def _result(run: Run) -> tuple[JobState, State[Any]]:
     if run.stored.censored:
         return JobState.CENSORED, Completed(name="Censored", message=message)
     if run.stored.warnings:
-        message = f"{message}; {'; '.join(run.stored.warnings)}"[:2000]
+        message = f"{message}; {'; '.join(run.stored.warnings)}"[:_LONGEST_MESSAGE]
         return JobState.DEGRADED, Completed(name="Degraded", message=message)
     return JobState.COMPLETED, Completed(message=message)
 
 
 def _code_of(failures: list[Failure]) -> str:
     return failures[0].error.code if failures else ""
-
-
-async def _is_cancelling(client: PrefectClient, flow_run_id: UUID) -> bool:
-    """Whether a person cancelled the run (and not merely its process is being stopped)."""
-    flow_run = await client.read_flow_run(flow_run_id)
-    state = flow_run.state
-    return state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}
-
-
-async def _park(client: PrefectClient, catalogue: Catalogue, server: str, reason: str) -> None:
-    """Stop the server's pool, once and with one message, so that its jobs wait."""
-    if await asyncio.to_thread(catalogue.park, server, reason):
-        logger.error("%s is parked: %s Then: stablequeue resume %s", server, reason, server)
-    with suppress(ObjectNotFound):
-        await client.update_work_pool(server, WorkPoolUpdate(is_paused=True))
-
-
-async def _back_to_scheduled(
-    client: PrefectClient, flow_run_id: UUID, name: str, message: str
-) -> None:
-    state = Scheduled(scheduled_time=datetime.now(UTC), name=name, message=message)
-    await client.set_flow_run_state(flow_run_id, state, force=True)

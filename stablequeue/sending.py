@@ -4,6 +4,7 @@ from stablequeue.catalogue import Catalogue, StoredRequest
 from stablequeue.errors import PrefectRefused
 from stablequeue.ids import run_name
 from stablequeue.prefect_api import NewRun, PrefectApi, Run
+from stablequeue.request import GenerationRequest
 from stablequeue.views import JOB_TAG
 
 MOST_RUNS = 1000
@@ -38,14 +39,15 @@ def new_run(stored: StoredRequest, *, key: str) -> NewRun:
         parameters={"request": request.dumped(), "job_id": stored.job_id},
         idempotency_key=key,
         name=run_name(request.prompt, request.mode.value, request.server, stored.job_id),
-        tags=(
-            f"{JOB_TAG}{stored.job_id}",
-            f"server:{request.server}",
-            f"tier:{request.tier.value}",
-            *request.tags,
-        ),
+        tags=job_tags(request, stored.job_id, request.server),
         queue=request.tier.value,
     )
+
+
+def job_tags(request: GenerationRequest, job_id: str, server: str) -> tuple[str, ...]:
+    """Return the tags of a job's run: what it is, where it runs, and the request's own."""
+    ours = (f"{JOB_TAG}{job_id}", f"server:{server}", f"tier:{request.tier.value}")
+    return tuple(dict.fromkeys((*ours, *request.tags)))
 
 
 def _run_for(stored: StoredRequest, api: PrefectApi) -> Run:

@@ -14,14 +14,7 @@ from stablequeue.pipeline.monitor import monitor as monitor_job
 @task(cache_policy=NO_CACHE, persist_result=False)
 async def monitor(run: Run, until: asyncio.Event) -> None:
     """Follow the job's remote jobs until told that there will be no more."""
-    following = asyncio.create_task(monitor_job(run.job, run.report))
-    ending = asyncio.create_task(until.wait())
-    try:
-        await asyncio.wait({following, ending}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        following.cancel()
-        ending.cancel()
-        await asyncio.gather(following, ending, return_exceptions=True)
+    await monitor_job(run.job, run.report, until)
 
 
 @asynccontextmanager
@@ -31,6 +24,9 @@ async def monitored(run: Run) -> AsyncGenerator[None]:
     beside = asyncio.create_task(monitor(run, until))
     try:
         yield
+    except asyncio.CancelledError:
+        beside.cancel()  # nothing more to report, and every call delays the end
+        raise
     finally:
         until.set()
         await asyncio.gather(beside, return_exceptions=True)

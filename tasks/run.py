@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
-from stablequeue.catalogue import Catalogue
+from stablequeue.catalogue import AttemptState, Catalogue, StoredRequest
 from stablequeue.errors import NotFound, Refused, StoreUnavailable
 from stablequeue.flowrun import Ending, Run
 from stablequeue.flowrun import open_run as open_flow_run
@@ -67,6 +67,13 @@ async def _alias_of(client: PrefectClient, deployment_id: UUID | None) -> str:
     return deployment.name if SERVER_TAG in deployment.tags else ANY
 
 
+def _begun_on(job_id: str, catalogue: Catalogue) -> set[str]:
+    """Return the servers that may still be working on the job."""
+    undecided = {AttemptState.OPEN, AttemptState.CANCELLING}
+    attempts = catalogue.attempts(job_id)
+    return {attempt.server for attempt in attempts if attempt.state in undecided}
+
+
 class _Saved:
     """The servers and stores saved as blocks, read over the run's own client."""
 
@@ -74,15 +81,24 @@ class _Saved:
         self._client = client
 
     async def find_server(
-        self, request: GenerationRequest, wanted: str, catalogue: Catalogue
+        self, stored: StoredRequest, wanted: str, catalogue: Catalogue
     ) -> ServerConfig:
-        """Return the server named, or for `any` the least busy one that can do the job."""
+        """Return the server named, or for `any` the least busy one that can do the job.
+
+        A job that may still run somewhere goes on there and nowhere else.
+        """
         if wanted != ANY:
             return await self._server(wanted)
         servers = await self._servers()
+        parked = await asyncio.to_thread(catalogue.parked)
+        begun = await asyncio.to_thread(_begun_on, stored.job_id, catalogue)
+        for server in servers:
+            if server.alias in begun:
+                if server.alias in parked:
+                    raise StoreUnavailable(server.alias, parked[server.alias].reason)
+                return server
         if any(not server.sandbox for server in servers):
             servers = [server for server in servers if not server.sandbox]
-        parked = await asyncio.to_thread(catalogue.parked)
         free = [server for server in servers if server.alias not in parked]
         if servers and not free:
             reason = next(iter(parked.values())).reason
@@ -98,7 +114,7 @@ class _Saved:
         for attempt in open_attempts:
             if attempt.server in ours:
                 ours[attempt.server] += 1
-        return await choose_server(request, running or free, ours=ours)
+        return await choose_server(stored.request, running or free, ours=ours)
 
     async def open_store(self, server: ServerConfig, settings: Settings) -> Store:
         """Return the store the server's pictures go to."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stablequeue.catalogue import Catalogue, StoredRequest
-from stablequeue.errors import BadRequest
+from stablequeue.errors import BadRequest, NotFound
 from stablequeue.ids import derived_seed, new_job_id
 from stablequeue.request import GenerationRequest, parse_request
 from stablequeue.servers import ANY
@@ -61,7 +61,9 @@ def begin(
     Raises:
         BadRequest: As for `accept`, with the same words.
     """
-    request = with_kept_inputs(parse_request(data), settings, allowed=settings.input_folders)
+    request = _frozen(job_id, catalogue) or with_kept_inputs(
+        parse_request(data), settings, allowed=settings.input_folders
+    )
     return catalogue.start(
         request,
         job_id=job_id,
@@ -70,6 +72,35 @@ def begin(
         flow_run_id=flow_run_id,
         deployment=deployment_for(request.server),
     )
+
+
+def job_of_run(job_id: str, flow_run_id: str, catalogue: Catalogue) -> str:
+    """Return the id of the job a flow run works on.
+
+    Args:
+        job_id: As the run's parameters have it; empty for a run that our client did not create.
+        flow_run_id: The run's own id, and the id of the job it makes if it came from elsewhere.
+        catalogue: Knows which run a job has.
+
+    A run copied in Prefect's pages carries the id of the original's job, which has its own run:
+    the copy is a new job.
+    """
+    if not job_id:
+        return flow_run_id
+    try:
+        known = catalogue.request(job_id)
+    except NotFound:
+        return job_id
+    return job_id if known.flow_run_id in {"", flow_run_id} else flow_run_id
+
+
+def _frozen(job_id: str, catalogue: Catalogue) -> GenerationRequest | None:
+    """Return the request of a job that has started before: what it was made from then counts."""
+    try:
+        known = catalogue.request(job_id)
+    except NotFound:
+        return None
+    return known.request if known.started_at is not None else None
 
 
 def fixed_seed(request: GenerationRequest, job_id: str) -> int:

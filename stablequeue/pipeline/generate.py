@@ -15,13 +15,14 @@ from filelock import AsyncFileLock
 from stablequeue.catalogue import Attempt, AttemptState
 from stablequeue.engines.base import Located, RawResult, Ticket
 from stablequeue.errors import (
+    EngineAuthFailed,
     EngineError,
     EngineStalled,
     EngineUnreachable,
     QueueError,
     ResultLost,
 )
-from stablequeue.pipeline.job import Job, Live, logger
+from stablequeue.pipeline.job import PARKING, Job, Live, logger
 from stablequeue.pipeline.spool import (
     attempt_folder,
     disk_trouble,
@@ -55,14 +56,22 @@ async def generate(job: Job) -> list[Failure]:
         The pictures that failed, if at least one other was made; empty when all are there.
 
     Raises:
+        StoreUnavailable: What was made cannot be kept here; the tickets stay open.
+        EngineAuthFailed: The server refuses our credentials.
         QueueError: The first failure, when no picture was made or when it may be tried again.
         CancelledError: After one interrupt was sent for each remote job of ours.
     """
-    todo = [index for index in range(job.request.count) if not await _is_done(job, index)]
+    for index in range(job.request.count):
+        if await _is_done(job, index):
+            job.made.add(index)
+    todo = [index for index in range(job.request.count) if index not in job.made]
     if not todo:
         return []
     async with _card(job):
         failures = await _make_all(job, todo)
+    for failure in failures:
+        if isinstance(failure.error, PARKING):
+            raise failure.error
     if failures and (
         len(failures) == job.request.count or any(failure.error.retryable for failure in failures)
     ):
@@ -131,6 +140,10 @@ async def _make(job: Job, index: int) -> None:
     for _ in range(MOST_ATTEMPTS):
         attempt = await job.call(lambda: job.catalogue.last_attempt(job.id, index))
         if attempt is not None and _can_be_followed(attempt):
+            if (attempt.server, attempt.engine) != (job.server.alias, job.engine.app_type):
+                note = f"begun on {attempt.server}, which does not do this job any more"
+                await _update(job, attempt, AttemptState.GONE, note=note)
+                continue
             ticket = attempt.ticket
             located = await job.engine.locate(ticket)
             logger.info("picture %d attempt %d is %s", index, attempt.attempt, located.value)
@@ -188,7 +201,7 @@ async def _begin(job: Job, index: int, last: Attempt | None) -> Attempt:
     try:
         ticket = await job.engine.submit(attempt.ticket, job.engine_job(index, attempt.attempt))
     except asyncio.CancelledError:
-        await _interrupt(job, attempt, attempt.ticket)
+        await _cancelled(job, attempt, attempt.ticket)
         raise
     except QueueError as error:
         # EngineUnreachable too: an engine says so here only if the server did not take the job.
@@ -215,8 +228,8 @@ async def _collect(job: Job, attempt: Attempt, ticket: Ticket) -> None:
     index = attempt.index
     job.in_flight[index] = attempt
     folder = attempt_folder(job.spool, index, attempt.attempt)
-    await job.call(lambda: prepare(folder))
     stalled = _announce(job, index, ticket)
+    await job.call(lambda: prepare(folder))
     collecting = asyncio.ensure_future(job.engine.collect(ticket, folder))
     try:
         await asyncio.wait({collecting, stalled}, return_when=asyncio.FIRST_COMPLETED)
@@ -230,11 +243,11 @@ async def _collect(job: Job, attempt: Attempt, ticket: Ticket) -> None:
     except asyncio.CancelledError:
         collecting.cancel()
         await asyncio.gather(collecting, return_exceptions=True)
-        await _interrupt(job, attempt, ticket)
+        await _cancelled(job, attempt, ticket)
         raise
     except OSError as error:
         raise disk_trouble(error) from error
-    except EngineUnreachable:
+    except (EngineUnreachable, EngineAuthFailed):
         raise  # the ticket stays open: the next try looks for it
     except EngineError as error:
         await _update(job, attempt, AttemptState.FAILED, note=str(error), error=error.code)
@@ -247,6 +260,7 @@ async def _collect(job: Job, attempt: Attempt, ticket: Ticket) -> None:
 async def _spooled(job: Job, attempt: Attempt, result: RawResult, folder: Path) -> None:
     await job.call(lambda: write_result(folder, result))
     await _update(job, attempt, AttemptState.COLLECTED)
+    job.made.add(attempt.index)
 
 
 async def _update(
@@ -265,20 +279,27 @@ async def _update(
     )
 
 
-async def _interrupt(job: Job, attempt: Attempt, ticket: Ticket) -> None:
-    """Ask the server once to stop this job; what stays uncertain is settled from the ticket."""
+async def _cancelled(job: Job, attempt: Attempt, ticket: Ticket) -> None:
+    """Our task is cancelled: interrupt the remote job, unless only this process ends.
+
+    Then the job does not end, and its ticket stays open.
+    """
 
     async def ask() -> None:
-        if not await job.wants_interrupt():
-            return  # this process ends, the job does not: its ticket stays open
-        await _update(job, attempt, AttemptState.CANCELLING)
-        try:
-            async with asyncio.timeout(_CANCEL_WITHIN_S):
-                certain = await job.engine.cancel(ticket)
-        except (QueueError, TimeoutError) as error:
-            logger.warning("interrupt not confirmed yet: %s", error)
-            certain = False
-        if certain:
-            await _update(job, attempt, AttemptState.CANCELLED)
+        if await job.wants_interrupt():
+            await _interrupt(job, attempt, ticket)
 
     await asyncio.shield(asyncio.ensure_future(ask()))
+
+
+async def _interrupt(job: Job, attempt: Attempt, ticket: Ticket) -> None:
+    """Ask the server once to stop this job; what stays uncertain is settled from the ticket."""
+    await _update(job, attempt, AttemptState.CANCELLING)
+    try:
+        async with asyncio.timeout(_CANCEL_WITHIN_S):
+            certain = await job.engine.cancel(ticket)
+    except (QueueError, TimeoutError) as error:
+        logger.warning("interrupt not confirmed yet: %s", error)
+        certain = False
+    if certain:
+        await _update(job, attempt, AttemptState.CANCELLED)

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from stablequeue.catalogue import ENDED, Blob, Catalogue
 from stablequeue.errors import NotFound, Refused
-from stablequeue.pipeline.job import logger
+from stablequeue.pipeline.job import check_job_id, logger
 from stablequeue.pipeline.storing import blob_lock_name
 from stablequeue.settings import Settings
 from stablequeue.storage import Store
@@ -68,8 +68,12 @@ def _empty_spool(settings: Settings, catalogue: Catalogue) -> int:
         if not folder.is_dir() or folder.stat().st_mtime > before:
             continue
         try:
+            check_job_id(folder.name)
+        except Refused:
+            continue  # none of ours
+        try:
             over = catalogue.request(folder.name).state in ENDED
-        except (NotFound, Refused):
+        except NotFound:
             over = True
         if over:
             shutil.rmtree(folder, ignore_errors=True)

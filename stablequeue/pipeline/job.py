@@ -12,7 +12,7 @@ from typing import TypeVar
 from stablequeue.catalogue import Attempt, Catalogue, StoredRequest
 from stablequeue.engines import open_engine
 from stablequeue.engines.base import Engine, EngineJob, Resolution, ServerInfo, Ticket
-from stablequeue.errors import Refused
+from stablequeue.errors import EngineAuthFailed, Refused, StoreUnavailable
 from stablequeue.ids import short_id
 from stablequeue.request import GenerationRequest
 from stablequeue.servers import ServerConfig
@@ -23,6 +23,9 @@ from stablequeue.wire import current_job
 logger = logging.getLogger("stablequeue.job")
 
 T = TypeVar("T")
+
+PARKING = (StoreUnavailable, EngineAuthFailed)
+"""Failures that every other job of the server would meet too: its jobs wait, none fails."""
 
 
 class Job:
@@ -36,6 +39,7 @@ class Job:
         info: What the server is; set by `resolve`.
         resolution: The server's exact names; set by `resolve`.
         in_flight: Attempts on the server now, by picture.
+        made: Pictures that are stored, or lie complete in the spool.
         live: Remote jobs `monitor` is to follow.
         waiting_for: What the job waits for outside the server's knowledge, e.g. the card.
         wants_interrupt: Asked when its task is cancelled: is the job cancelled, or does only
@@ -62,6 +66,7 @@ class Job:
         self.info: ServerInfo | None = None
         self.resolution: Resolution | None = None
         self.in_flight: dict[int, Attempt] = {}
+        self.made: set[int] = set()
         self.live: asyncio.Queue[Live] = asyncio.Queue()
         self.waiting_for = ""
         self.wants_interrupt: Callable[[], Awaitable[bool]] = _always

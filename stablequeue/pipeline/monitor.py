@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stablequeue.engines.base import Phase, Progress
 from stablequeue.errors import QueueError
@@ -25,7 +26,7 @@ class Snapshot:
     Attributes:
         phase: Of the picture furthest behind that has begun.
         fraction: Of the whole job, 0 to 1; never goes back.
-        picture: Which picture is being made, from 1.
+        picture: Which picture is being made, or was made last, from 1.
         count: How many there are to make.
         message: One line.
         preview: The newest preview, encoded, or None.
@@ -68,31 +69,42 @@ class StallWatch:
         return quiet if quiet > max(self._at_least, SLOW_STEPS * self._longest) else 0.0
 
 
-async def monitor(job: Job, report: Report) -> None:
-    """Follow every remote job `generate` announces until cancelled; report and detect stalls.
+async def monitor(job: Job, report: Report, until: asyncio.Event) -> None:
+    """Follow every remote job `generate` announces; report and detect stalls.
 
-    A failing `report` is logged and tried again with the next snapshot: progress is decoration.
+    Ends when `until` is set, with one last report: a job whose pictures are all made shows 100 %,
+    however quick it was. A failing `report` is logged and tried again with the next snapshot:
+    progress is decoration.
     """
-    board = _Board(job.request.count)
+    board = _Board(job)
     followers: dict[int, asyncio.Task[None]] = {}
-    reporting = asyncio.create_task(_report_changes(job, board, report))
+    reporting = asyncio.create_task(_report_changes(board, report))
+    following = asyncio.create_task(_follow_all(job, board, followers))
+    ending = asyncio.create_task(until.wait())
     try:
-        while True:
-            live = await job.live.get()
-            if (earlier := followers.pop(live.index, None)) is not None:
-                earlier.cancel()
-            followers[live.index] = asyncio.create_task(_follow(job, live, board))
+        await asyncio.wait({following, ending}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (*followers.values(), reporting):
+        tasks: list[asyncio.Task[Any]] = [following, ending, *followers.values(), reporting]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*followers.values(), reporting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await _report(board, report, None)
+
+
+async def _follow_all(job: Job, board: "_Board", followers: dict[int, asyncio.Task[None]]) -> None:
+    while True:
+        live = await job.live.get()
+        if (earlier := followers.pop(live.index, None)) is not None:
+            earlier.cancel()
+        followers[live.index] = asyncio.create_task(_follow(job, live, board))
 
 
 class _Board:
     """The newest observation of every picture, made into one snapshot."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._count = job.request.count
         self._newest: dict[int, Progress] = {}
         self._fraction = 0.0
         self._preview: bytes | None = None
@@ -101,20 +113,24 @@ class _Board:
         self._newest[index] = progress
         self._preview = progress.preview or self._preview
 
-    def snapshot(self, waiting_for: str) -> Snapshot | None:
-        if not self._newest:
-            if not waiting_for:
-                return None
-            return Snapshot(Phase.WAITING, 0.0, 1, self._count, f"Waiting for {waiting_for}")
-        done = sum(
+    def snapshot(self) -> Snapshot | None:
+        """Return what is known now; None while there is nothing to tell."""
+        made, waiting_for = self._job.made, self._job.waiting_for
+        under_way = {index: seen for index, seen in self._newest.items() if index not in made}
+        done = len(made) + sum(
             1.0 if progress.phase is Phase.DONE else (progress.fraction or 0.0)
-            for progress in self._newest.values()
+            for progress in under_way.values()
         )
-        # Pictures made by an earlier run are not on the board; the indices tell of them.
-        done += max(min(self._newest), 0)
         self._fraction = max(self._fraction, min(done / self._count, 1.0))
+        if waiting_for and not self._newest:
+            message = f"Waiting for {waiting_for}"
+            return Snapshot(Phase.WAITING, self._fraction, 1, self._count, message)
+        if not under_way:
+            if not made:
+                return None
+            return Snapshot(Phase.DONE, self._fraction, len(made), self._count, "Made")
         index, progress = min(
-            self._newest.items(), key=lambda item: (item[1].phase is Phase.DONE, item[0])
+            under_way.items(), key=lambda item: (item[1].phase is Phase.DONE, item[0])
         )
         return Snapshot(
             progress.phase,
@@ -173,14 +189,21 @@ async def _follow(job: Job, live: Live, board: _Board) -> None:
         await asyncio.gather(observing, return_exceptions=True)
 
 
-async def _report_changes(job: Job, board: _Board, report: Report) -> None:
+async def _report_changes(board: _Board, report: Report) -> None:
     last: Snapshot | None = None
     while True:
-        snapshot = board.snapshot(job.waiting_for)
-        if snapshot is not None and snapshot != last:
-            try:
-                await report(snapshot)
-                last = snapshot
-            except QueueError as error:
-                logger.info("progress not reported: %s", error)
+        last = await _report(board, report, last)
         await asyncio.sleep(REPORT_EVERY_S)
+
+
+async def _report(board: _Board, report: Report, last: Snapshot | None) -> Snapshot | None:
+    """Report what changed since `last`; return what was reported last."""
+    snapshot = board.snapshot()
+    if snapshot is None or snapshot == last:
+        return last
+    try:
+        await report(snapshot)
+    except QueueError as error:
+        logger.info("progress not reported: %s", error)
+        return last
+    return snapshot

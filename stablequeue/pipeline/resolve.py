@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from stablequeue.engines import open_engine
 from stablequeue.engines.base import ServerInfo
 from stablequeue.errors import (
+    EngineAuthFailed,
     EngineError,
     EngineUnreachable,
     JobRejected,
@@ -80,6 +81,7 @@ async def choose_server(
     Raises:
         NotFound: There is no server at all.
         JobRejected: None can ever do it; says what each lacks.
+        EngineAuthFailed: Every one refuses our credentials.
         EngineUnreachable: Those that might do it do not answer. Retryable.
     """
     if not servers:
@@ -95,6 +97,8 @@ async def choose_server(
     reasons = " · ".join(str(refusal) for refusal in refusals)
     if any(refusal.retryable for refusal in refusals):
         raise EngineUnreachable(ANY, f"no server can take it now: {reasons}")
+    if all(isinstance(refusal, EngineAuthFailed) for refusal in refusals):
+        raise EngineAuthFailed(ANY, reasons)
     missing = [refusal for refusal in refusals if isinstance(refusal, ModelMissing)]
     if len(missing) == len(refusals):
         like = dict.fromkeys(name for refusal in missing for name in refusal.suggestions)

@@ -8,10 +8,32 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
 from stablequeue.engines.base import Kind, RawAsset, RawResult
 from stablequeue.errors import StoreUnavailable
 
 RESULT = "result.json"
+
+
+class _Asset(TypedDict):
+    file: str
+    kind: Kind
+    mime: str
+    name: str
+    infotext: str
+    meta: dict[str, Any]
+
+
+class _Result(TypedDict):
+    assets: list[_Asset]
+    warnings: list[str]
+    censored: bool
+    effective: dict[str, Any]
+
+
+_WRITTEN = TypeAdapter(_Result)
 
 
 def attempt_folder(spool: Path, index: int, attempt: int) -> Path:
@@ -45,11 +67,11 @@ def write_result(folder: Path, result: RawResult) -> None:
     Raises:
         StoreUnavailable: The disk does not let us.
     """
-    data = {
+    data: _Result = {
         "assets": [
             {
                 "file": asset.path.name,
-                "kind": asset.kind.value,
+                "kind": asset.kind,
                 "mime": asset.mime,
                 "name": asset.name,
                 "infotext": asset.infotext,
@@ -75,25 +97,25 @@ def write_result(folder: Path, result: RawResult) -> None:
 def read_result(folder: Path) -> RawResult | None:
     """Return the complete result in `folder`, or None: absent, damaged or files missing."""
     try:
-        data: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        assets = tuple(
-            RawAsset(
-                path=folder / Path(entry["file"]).name,
-                kind=Kind(entry["kind"]),
-                mime=entry["mime"],
-                name=entry["name"],
-                infotext=entry["infotext"],
-                meta=entry["meta"],
-            )
-            for entry in data["assets"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        written = _WRITTEN.validate_json((folder / RESULT).read_bytes())
+    except (OSError, ValidationError):
         return None
+    assets = tuple(
+        RawAsset(
+            path=folder / Path(entry["file"]).name,
+            kind=entry["kind"],
+            mime=entry["mime"],
+            name=entry["name"],
+            infotext=entry["infotext"],
+            meta=entry["meta"],
+        )
+        for entry in written["assets"]
+    )
     if not all(asset.path.is_file() for asset in assets):
         return None
     return RawResult(
         assets=assets,
-        warnings=tuple(data.get("warnings", ())),
-        censored=bool(data.get("censored")),
-        effective=data.get("effective", {}),
+        warnings=tuple(written["warnings"]),
+        censored=written["censored"],
+        effective=written["effective"],
     )

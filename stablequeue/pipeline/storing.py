@@ -4,17 +4,19 @@ Safe to repeat: names follow from the job, equal bytes are written once, and the
 one row per (job, picture, ordinal) whichever attempt brought it.
 """
 
+import re
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 from filelock import FileLock
 
 from stablequeue.catalogue import Asset, Attempt, AttemptState, NewAsset
-from stablequeue.engines.base import RawAsset, RawResult
-from stablequeue.errors import JobFailed, QueueError, StoreUnavailable
+from stablequeue.engines.base import RawAsset, RawResult, Resolution
+from stablequeue.errors import JobFailed, QueueError, ResultLost, StoreUnavailable
 from stablequeue.pipeline.job import Job, logger
 from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result
 from stablequeue.storage import (
@@ -27,6 +29,8 @@ from stablequeue.storage import (
     reencode,
     sniff,
 )
+
+_MODEL_SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +54,35 @@ async def store(job: Job) -> Stored:
     Raises:
         StoreUnavailable: The store does not take it now; the spool keeps it.
         JobFailed: A file the server made cannot be read as what it claims to be.
+        ResultLost: A result was fetched, and is not in the spool of this host any more.
     """
-    warnings: list[str] = list(job.warnings)
     censored = False
+    stored: set[int] = set()
     for index in range(job.request.count):
         attempt = await job.call(lambda index=index: job.catalogue.last_attempt(job.id, index))
         if attempt is None:
             continue
         folder = attempt_folder(job.spool, index, attempt.attempt)
         if attempt.state is AttemptState.STORED:
+            stored.add(index)
             await job.call(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
         if attempt.state is not AttemptState.COLLECTED:
             continue
         result = await job.call(lambda folder=folder: read_result(folder))
         if result is None:
-            continue  # on another host or lost: generate looks for it again
-        warnings += result.warnings
-        censored = censored or result.censored
+            raise ResultLost(
+                attempt.server,
+                f"the result of picture {index + 1} is not in {folder} any more (damaged, or on"
+                " another host). Look for it on the server again with: stablequeue retry",
+            )
         await _store_result(job, attempt, result)
+        censored = censored or result.censored
         await job.call(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
     assets = await job.call(lambda: job.catalogue.assets(job.id))
     _remove_if_empty(job.spool)
+    warnings = [*job.warnings, *(warning for asset in assets for warning in asset.warnings)]
+    # An earlier run stored what is left of a picture that was withheld: nothing.
+    censored = censored or bool(stored - {asset.index for asset in assets})
     return Stored(tuple(assets), tuple(dict.fromkeys(warnings)), censored)
 
 
@@ -126,6 +138,8 @@ class _File:
     sniffed: Sniffed
     sha256: str
     original_sha256: str
+    infotext: str
+    warnings: tuple[str, ...]
 
 
 def _prepare(job: Job, attempt: Attempt, raw: RawAsset, ordinal: int) -> _File:
@@ -133,22 +147,34 @@ def _prepare(job: Job, attempt: Attempt, raw: RawAsset, ordinal: int) -> _File:
     try:
         sniffed = sniff(raw.path)
         original = sha256 = file_sha256(raw.path)
-        path = raw.path
+        infotext = raw.infotext or read_metadata(raw.path).infotext
+        path, warnings = raw.path, list[str]()
         wanted = job.request.output
         if wanted.format != "original" and can_reencode(sniffed, wanted.format):
             path = raw.path.with_name(f"stored-{ordinal}.{wanted.format}")
-            sniffed = reencode(raw.path, path, format=wanted.format, quality=wanted.quality).file
-            sha256 = file_sha256(path)
+            made = reencode(raw.path, path, format=wanted.format, quality=wanted.quality)
+            sniffed, sha256 = made.file, file_sha256(path)
+            if made.dropped:
+                left_out = ", ".join(made.dropped)
+                warnings.append(f"not kept in the {wanted.format}, for lack of room: {left_out}")
         thumbnail = job.settings.thumbnails / sha256[:2] / f"{sha256}.webp"
-        if not thumbnail.exists():
+        if not _has_content(thumbnail):
             make_thumbnail(path, thumbnail)  # reads every pixel: a picture cut off fails here
     except StoreUnavailable:
         raise
     except QueueError as error:
         raise JobFailed(
-            job.server.alias, f"picture {attempt.index + 1}: the file it made is damaged: {error}"
+            attempt.server, f"picture {attempt.index + 1}: the file it made is damaged: {error}"
         ) from error
-    return _File(raw, ordinal, path, sniffed, sha256, original)
+    return _File(raw, ordinal, path, sniffed, sha256, original, infotext, tuple(warnings))
+
+
+def _has_content(path: Path) -> bool:
+    """Whether a file is there and not empty, as a power cut may leave one."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _put(job: Job, attempt: Attempt, result: RawResult, file: _File) -> NewAsset:
@@ -169,7 +195,9 @@ def _put(job: Job, attempt: Attempt, result: RawResult, file: _File) -> NewAsset
         )
         put = job.store.put(file.path, wanted, sha256=file.sha256, mime=sniffed.mime)
         key, blob_id = put.key, 0
-    info = job.info
+    effective = result.effective
+    here = attempt.server == job.server.alias  # else an earlier run fetched it from another
+    info = job.info if here else None
     return NewAsset(
         ordinal=file.ordinal,
         kind=sniffed.kind,
@@ -182,34 +210,67 @@ def _put(job: Job, attempt: Attempt, result: RawResult, file: _File) -> NewAsset
         key=key,
         blob_id=blob_id,
         name=file.raw.name[:300],
-        infotext=file.raw.infotext or read_metadata(file.path).infotext,
-        params=_parameters(job, result, file.raw, seed),
-        models=_models(result),
+        infotext=file.infotext,
+        params=_parameters(job, result, file.raw, seed, here=here),
+        models=used_models(effective, job.resolution if here else None),
         seed=seed,
-        engine=job.engine.app_type,
-        engine_version=info.version if info else "",
-        gpu=info.gpu if info else "",
-        server=job.server.alias,
+        engine=attempt.engine,
+        engine_version=str(effective.get("version") or (info.version if info else "")),
+        gpu=str(effective.get("gpu") or (info.gpu if info else "")),
+        server=attempt.server,
         original_sha256=file.original_sha256,
-        warnings=result.warnings,
+        warnings=(*result.warnings, *file.warnings),
     )
 
 
-def _parameters(job: Job, result: RawResult, raw: RawAsset, seed: int) -> dict[str, Any]:
+def _parameters(
+    job: Job, result: RawResult, raw: RawAsset, seed: int, *, here: bool
+) -> dict[str, Any]:
     return {
         "request": {**job.request.dumped(), "seed": seed},
-        "resolution": job.resolution.to_json() if job.resolution else {},
+        "resolution": job.resolution.to_json() if job.resolution and here else {},
         "effective": result.effective,
         "meta": raw.meta,
         "sandbox": bool(job.info and job.info.sandbox),
     }
 
 
-def _models(result: RawResult) -> dict[str, str]:
-    models: Any = result.effective.get("models", {})
-    if not isinstance(models, dict):
-        return {}
-    return {str(name): str(digest) for name, digest in models.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+def used_models(effective: Mapping[str, Any], resolution: Resolution | None) -> dict[str, str]:
+    """Return the models a picture was made with: name -> hash, "" where nobody tells it.
+
+    Args:
+        effective: What the server says it used; `models` is a list of names, or names and hashes.
+        resolution: What was asked of it, under its own names.
+    """
+    told: Any = effective.get("models")
+    models: dict[str, str] = {}
+    if isinstance(told, Mapping):
+        models = {
+            str(name): str(digest) for name, digest in cast("Mapping[Any, Any]", told).items()
+        }
+    elif isinstance(told, list):
+        models = dict.fromkeys(map(str, cast("list[Any]", told)), "")
+    if resolution is not None:
+        known = {_base_name(name) for name in models}
+        named = (
+            resolution.checkpoint,
+            resolution.unet,
+            *resolution.text_encoders,
+            resolution.vae,
+            *(lora.name for lora in resolution.loras),
+        )
+        models |= {name: "" for name in named if name and _base_name(name) not in known}
+    return models
+
+
+def _base_name(name: str) -> str:
+    """Return a model's name as one server's different lists agree on it.
+
+    Forge lists `folder/name.safetensors [hash]` and reports `name`.
+    """
+    name = re.sub(r" \[[0-9a-f]+\]$", "", name.replace("\\", "/"))
+    path = PurePosixPath(name)
+    return (path.stem if path.suffix.casefold() in _MODEL_SUFFIXES else path.name).casefold()
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -1,0 +1,165 @@
+"""What Prefect's pages show of a running job: phases, progress, pictures.
+
+All of it is decoration: a Prefect that does not answer never fails a job. But its answers also
+tell when the run was cancelled or deleted there, and then the job is stopped.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import TypeVar
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Running
+
+from stablequeue.catalogue import Asset
+from stablequeue.engines.base import Phase
+from stablequeue.errors import ModelMissing
+from stablequeue.ids import short_id
+from stablequeue.pipeline.generate import Failure
+from stablequeue.pipeline.job import Job
+from stablequeue.pipeline.monitor import Snapshot
+from stablequeue.pipeline.storing import Stored
+
+logger = logging.getLogger("stablequeue.run")
+
+MOST_IMAGE_ARTIFACTS = 4
+"""Pictures of one run shown as image artifacts; the table artifact names all."""
+
+_OVER = {StateType.CANCELLING, StateType.CANCELLED}
+
+T = TypeVar("T")
+
+
+class Run:
+    """One Prefect flow run working on one job; no dataclass, because Prefect walks into those.
+
+    Made in the flow's own asyncio task, which it cancels when Prefect tells that the run was
+    cancelled or deleted.
+
+    Attributes:
+        flow_run_id: Prefect's id of the run.
+        job: The open job.
+        client: Kept open for the whole run; opening one costs more than a call.
+        failures: Pictures that could not be made although others were.
+        missing: The model the server lacks, if `resolve` found one.
+        stored: What was stored, once the task `store` has run.
+        stopped: The flow's task was cancelled by this object.
+    """
+
+    def __init__(self, *, flow_run_id: UUID, job: Job, client: PrefectClient) -> None:
+        self.flow_run_id = flow_run_id
+        self.job = job
+        self.client = client
+        self.failures: list[Failure] = []
+        self.missing: ModelMissing | None = None
+        self.stored: Stored | None = None
+        self.stopped = False
+        self._flow = asyncio.current_task()
+        self._progress: UUID | None = None
+        self._phase = ""
+
+    async def phase(self, name: str, message: str = "") -> None:
+        """Show a phase as the run's state; the state type stays RUNNING.
+
+        Not forced: a person's cancel that came a moment before stands.
+        """
+        if name == self._phase:
+            return
+        self._phase = name
+        state = Running(name=name, message=message or f"on {self.job.server.alias}")
+        answer = await self._told(self.client.set_flow_run_state(self.flow_run_id, state))
+        if answer is None or answer.status is SetStateStatus.ACCEPT:
+            return
+        if await is_over(self.client, self.flow_run_id):
+            self._stop("cancelled")
+
+    async def report(self, snapshot: Snapshot) -> None:
+        """Show progress: one artifact that is changed, and `Waiting` as a phase of its own."""
+        waiting = snapshot.phase is Phase.WAITING
+        await self.phase("Waiting" if waiting else "Generating", snapshot.message)
+        percent = round(snapshot.fraction * 100, 1)
+        about = f"Picture {snapshot.picture} of {snapshot.count}: {snapshot.message}"
+        if self._progress is None:
+            artifact = await self._told(
+                self.client.create_artifact(
+                    ArtifactCreate(
+                        type="progress",
+                        key=f"progress-{short_id(self.job.id)}",
+                        description=about,
+                        data=percent,
+                        flow_run_id=self.flow_run_id,
+                    )
+                )
+            )
+            self._progress = artifact.id if artifact else None
+        else:
+            change = ArtifactUpdate(data=percent, description=about)
+            await self._told(self.client.update_artifact(self._progress, change))
+
+    async def show_pictures(self, assets: tuple[Asset, ...]) -> None:
+        """Show stored pictures: thumbnails linked over http, and a table of all files."""
+        settings = self.job.settings
+        base = settings.files_url or f"http://127.0.0.1:{settings.files_port}"
+        images = [asset for asset in assets if asset.mime.startswith("image/")]
+        for asset in images[:MOST_IMAGE_ARTIFACTS]:
+            await self._show(
+                "image",
+                f"picture-{short_id(self.job.id)}-{asset.index}-{asset.ordinal}",
+                f"Seed {asset.seed}, {asset.width} x {asset.height}",
+                f"{base.rstrip('/')}/thumbnails/{asset.sha256}.webp",
+            )
+        rows = "\n".join(
+            f"| {asset.index + 1} | `{asset.seed}` | {asset.kind.value} | `{asset.key}` |"
+            for asset in assets
+        )
+        await self._show(
+            "markdown",
+            f"stored-{short_id(self.job.id)}",
+            f"What was stored, made on {self.job.server.alias}",
+            f"| picture | seed | kind | file |\n| --- | --- | --- | --- |\n{rows}",
+        )
+
+    async def _show(self, kind: str, key: str, description: str, data: str) -> None:
+        artifact = ArtifactCreate(
+            type=kind, key=key, description=description, data=data, flow_run_id=self.flow_run_id
+        )
+        await self._told(self.client.create_artifact(artifact))
+
+    async def _told(self, call: Awaitable[T]) -> T | None:
+        """Await a call to Prefect; None when it cannot be told."""
+        try:
+            return await call
+        except ObjectNotFound:
+            self._stop("deleted")
+        except httpx.HTTPError as error:
+            logger.info("Prefect cannot be told how far the job is: %s", type(error).__name__)
+        return None
+
+    def _stop(self, why: str) -> None:
+        if self.stopped or self._flow is None:
+            return
+        logger.info("the run was %s in Prefect; the job is stopped", why)
+        self.stopped = True
+        self._flow.cancel()
+
+
+async def is_over(client: PrefectClient, flow_run_id: UUID) -> bool:
+    """Whether the run was cancelled or deleted (and not merely its process is being stopped).
+
+    False while Prefect cannot be asked: then the job goes on some time later.
+    """
+    try:
+        flow_run = await client.read_flow_run(flow_run_id)
+    except ObjectNotFound:
+        return True
+    except httpx.HTTPError as error:
+        logger.warning("Prefect does not say whether the run is cancelled: %s", error)
+        return False
+    return flow_run.state is not None and flow_run.state.type in _OVER
