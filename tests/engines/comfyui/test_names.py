@@ -9,7 +9,7 @@ from stablequeue.engines.comfyui.names import NoMatch, find, suggest
 LISTED = (
     "sub dir/full model (v1) [x].safetensors",
     "sub dir/other.safetensors",
-    "win\\dows\\model.ckpt",
+    "win\\sub\\model.ckpt",
     "tiny.safetensors",
     "TWIN.safetensors",
     "twin.safetensors",
@@ -30,8 +30,8 @@ def test_the_literal_name_is_always_found(name: str) -> None:
     ("wanted", "found"),
     [
         ("sub dir\\full model (v1) [x].safetensors", "sub dir/full model (v1) [x].safetensors"),
-        ("win/dows/model.ckpt", "win\\dows\\model.ckpt"),
-        ("win/dows/model", "win\\dows\\model.ckpt"),
+        ("win/sub/model.ckpt", "win\\sub\\model.ckpt"),
+        ("win/sub/model", "win\\sub\\model.ckpt"),
         ("full model (v1) [x]", "sub dir/full model (v1) [x].safetensors"),
         ("Full Model (V1) [X].safetensors", "sub dir/full model (v1) [x].safetensors"),
         ("TINY", "tiny.safetensors"),
