@@ -1,5 +1,7 @@
 """Fixtures and habits every folder of tests may use."""
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -11,19 +13,18 @@ __all__ = ["prefect_api", "prefect_server"]
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
+HOUSE = Path(__file__).parent / "flows"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the test that happens to start Prefect's server the time that takes."""
+    """Fit tests to what they share.
+
+    One that happens to start Prefect's server gets the time that takes; tests of the whole
+    installation stay in one process when xdist splits the run.
+    """
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
         if "prefect_server" in fixtures and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(180))
-
-_HOUSE = Path(__file__).parent / "flows"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests of the whole installation in one process when xdist splits the run."""
-    for item in items:
-        if item.path.is_relative_to(_HOUSE):
+        if item.path.is_relative_to(HOUSE):
             item.add_marker(pytest.mark.xdist_group("house"))
