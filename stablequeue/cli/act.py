@@ -74,8 +74,7 @@ def again(
     given = {"prompt": prompt, "server": server, "seed": seed, "count": count, "tier": tier}
     changes = {name: value for name, value in given.items() if value is not None}
     with common.client() as queue:
-        old = queue.session.look.request(job)
-        fields = set_fields({**old.data, **changes}, set_ or [])
+        fields = set_fields({**queue.asked(job), **changes}, set_ or [])
         return finish(queue, queue.submit(fields), wait=wait, common=common)
 
 

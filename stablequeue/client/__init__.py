@@ -203,9 +203,15 @@ class Client:
 
         A seed of -1 was chosen by the old job's id, so the new one gets another.
         """
+        return self.submit({**self.asked(job_id), **changes})
+
+    def asked(self, job_id: str) -> dict[str, Any]:
+        """Return what a job was asked for as fields of a request, without when it expires."""
         stored, run = self._reading.find(job_id)
-        asked: Any = stored.data if stored else run.parameters.get("request") if run else None
-        return self.submit(asked, **changes)
+        data: Any = stored.data if stored else run.parameters.get("request") if run else None
+        fields: dict[str, Any] = dict(data) if isinstance(data, Mapping) else {}  # pyright: ignore[reportUnknownArgumentType]
+        fields.pop("expires_at", None)
+        return fields
 
     def move_front(self, job_id: str) -> Change:
         """Put a waiting job before all others of its server and tier.

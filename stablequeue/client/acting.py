@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from stablequeue.catalogue import FINISHED, JobState, Outcome, StoredRequest
+from stablequeue.catalogue import FINISHED, AttemptState, JobState, Outcome, StoredRequest
 from stablequeue.client.reading import FLOW, IN_ORDER, Reading
 from stablequeue.client.session import Session
 from stablequeue.errors import NotFound, PrefectRefused, Refused
@@ -17,6 +17,7 @@ from stablequeue.views import JobView, ViewState, due, job_id_of, view
 from stablequeue.worker import WORKER_TYPE
 
 _EVERYTHING = 100_000
+_DELETED_AT_ONCE = 50  # what Prefect allows
 _WAITING = {ViewState.WAITING, ViewState.PAUSED}
 _ACTIVE = {ViewState.RUNNING, ViewState.CANCELLING}
 
@@ -45,7 +46,7 @@ class Acting:
 
     def cancel(self, job_id: str) -> Change:
         """Cancel one job; see `Client.cancel`."""
-        stored, run = self._reading.find(job_id)
+        stored, run = self._reading.find(job_id, to_change=True)
         return self._cancel(stored, run)
 
     def cancel_all(
@@ -65,13 +66,16 @@ class Acting:
 
     def retry(self, job_id: str) -> Change:
         """Let a job that ended without a result go on; see `Client.retry`."""
-        stored, run = self._reading.find(job_id)
+        stored, run = self._reading.find(job_id, to_change=True)
         seen = self._seen(stored, run)
         if (stored is not None and stored.state in FINISHED) or seen.state in _finished():
             message = (
                 f"job {seen.short} is {seen.state.value} already. For another one like it:"
                 f" stablequeue again {seen.short}"
             )
+            raise Refused(message)
+        if seen.state is ViewState.EXPIRED:
+            message = f"job {seen.short} has expired. Queue it anew: stablequeue again {seen.short}"
             raise Refused(message)
         if run is not None and not self._may_retry(run):
             message = f"job {seen.short} has not ended ({run.state_name}); cancel it first"
@@ -88,7 +92,7 @@ class Acting:
 
     def move_front(self, job_id: str) -> Change:
         """Put a waiting job before all others of its server and tier; see `Client.move_front`."""
-        stored, run = self._reading.find(job_id)
+        stored, run = self._reading.find(job_id, to_change=True)
         seen = self._seen(stored, run)
         if run is None or run.state_type is not StateType.SCHEDULED:
             why = f"is {seen.phase or seen.state.value}" if run else "has no run yet"
@@ -130,21 +134,23 @@ class Acting:
         runs = api.runs(filters)
         rows = self._session.look.requests_by_id([job_id_of(run) for run in runs])
         changes: list[Change] = []
+        going: list[str] = []
         for run in runs:
             job_id = job_id_of(run)
             seen = self._seen(rows.get(job_id), run)
-            if (server and server not in {seen.server, seen.pool}) or (
-                tag and tag not in seen.tags
-            ):
+            other = server and server not in {seen.server, seen.pool}
+            if other or (tag and tag.casefold() not in {one.casefold() for one in seen.tags}):
                 continue
             if dry_run:
                 changes.append(Change(job_id, done=False, message=f"{seen.state.value}: would go"))
                 continue
             if job_id in rows:
                 self._keep_outcome(rows[job_id], run)
-            with suppress(NotFound):  # somebody else removed it just now
-                api.delete_run(run.id)
+            going.append(run.id)
             changes.append(Change(job_id, done=True, message=f"{seen.state.value}: off the list"))
+        for start in range(0, len(going), _DELETED_AT_ONCE):
+            ids = going[start : start + _DELETED_AT_ONCE]
+            api.call("POST", "flow_runs/bulk_delete", {"flow_runs": {"id": {"any_": ids}}})
         return changes
 
     def _cancel(self, stored: StoredRequest | None, run: Run | None) -> Change:
@@ -160,11 +166,13 @@ class Acting:
             # Prefect would send the cancel to the process of its earlier try, and wait for ever.
             api.patch_run(run.id, infrastructure_pid=None)
         change = api.cancel(run.id)
-        if change.state_type is StateType.CANCELLING and provably_dead(run.process):
+        dead = provably_dead(run.process)
+        if change.state_type is StateType.CANCELLING and dead:
             api.set_state(run.id, StateType.CANCELLED, message="its process was gone", force=True)
         now = api.read_run(run.id)
         if now.state_type is StateType.CANCELLED:
-            self._note_cancelled(stored)
+            if stored is not None and (dead or run.state_type is StateType.SCHEDULED):
+                self._note_cancelled(stored.job_id, "cancelled while no process worked on it")
             return Change(seen.job_id, done=True, message="cancelled")
         if now.final:
             return Change(seen.job_id, done=False, message=f"has ended already ({now.state_name})")
@@ -176,7 +184,7 @@ class Acting:
 
     def _cancel_unsent(self, seen: JobView) -> Change:
         """Cancel a job without a run; if somebody sends it this very moment, its run too."""
-        self._note(seen.job_id, JobState.CANCELLED, "cancelled before it was sent")
+        self._note_cancelled(seen.job_id, "cancelled before it was sent")
         row = self._session.catalogue.request(seen.job_id)
         if row.flow_run_id:
             with suppress(NotFound):
@@ -235,10 +243,16 @@ class Acting:
             return [server]
         return [pool.name for pool in self._session.api.pools(kind=WORKER_TYPE)]
 
-    def _note_cancelled(self, stored: StoredRequest | None) -> None:
-        """Write that a waiting job was cancelled: no flow runs that could."""
-        if stored is not None and stored.state in {JobState.ACCEPTED, JobState.SENT}:
-            self._note(stored.job_id, JobState.CANCELLED, "cancelled while it waited")
+    def _note_cancelled(self, job_id: str, message: str) -> None:
+        """Write that a job was cancelled that no flow works on, and have its servers told.
+
+        An earlier try may have left remote jobs; `up` stops those whose attempt is CANCELLING.
+        """
+        self._note(job_id, JobState.CANCELLED, message)
+        catalogue = self._session.catalogue
+        for attempt in catalogue.attempts(job_id):
+            if attempt.state is AttemptState.OPEN:
+                catalogue.update_attempt(attempt.id, AttemptState.CANCELLING)
 
     def _note(self, job_id: str, state: JobState, message: str) -> None:
         self._session.catalogue.finish(job_id, Outcome(state=state, message=message))

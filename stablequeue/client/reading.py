@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from stablequeue.views import (
     TIERS,
     JobView,
     ViewState,
+    due,
     in_order,
     job_id_of,
     view,
@@ -26,6 +28,7 @@ IN_ORDER = "NEXT_SCHEDULED_START_TIME_ASC"
 _LIVE = tuple(kind for kind in StateType if kind not in FINAL)
 _ACTIVE = tuple(kind for kind in _LIVE if kind is not StateType.SCHEDULED)
 _MOST_PROGRESS = 8
+_SOON = timedelta(seconds=5)
 _ON_WAY = {JobState.ACCEPTED, JobState.SENT, JobState.STARTED}
 
 
@@ -80,23 +83,27 @@ class Reading:
         seen = view(row, outcome, run, prefect_answers=self.prefect_answered)
         return self._with_progress([seen])[0]
 
-    def find(self, job_id: str) -> tuple[StoredRequest | None, Run | None]:
+    def find(
+        self, job_id: str, *, to_change: bool = False
+    ) -> tuple[StoredRequest | None, Run | None]:
         """Return a job's row and its run, at least one of them.
 
         Args:
             job_id: Full or short; of a run made in Prefect's pages the run's id.
+            to_change: Not knowing the run it has is not enough.
 
         Raises:
             NotFound: There is no such job.
             Refused: The short id fits several.
+            PrefectUnreachable: With `to_change`, where it has a run.
         """
         try:
             row = self._session.look.request(job_id)
         except NotFound:
             return self._unknown_to_us(job_id)
-        return row, self._run_of(row)
+        return row, self._run_of(row, to_change=to_change)
 
-    def _run_of(self, row: StoredRequest) -> Run | None:
+    def _run_of(self, row: StoredRequest, *, to_change: bool) -> Run | None:
         self.prefect_answered = True
         if not row.flow_run_id:
             return None
@@ -105,6 +112,8 @@ class Reading:
         except NotFound:
             return None
         except PrefectUnreachable:
+            if to_change:
+                raise
             self.prefect_answered = False
             return None
 
@@ -158,7 +167,8 @@ class Reading:
         except PrefectUnreachable:
             self.prefect_answered = False
             return {}
-        return {job_id_of(run): run for run in [*found, *waiting]}
+        soon = datetime.now(UTC) + _SOON
+        return {job_id_of(run): run for run in [*found, *waiting] if not _only_planned(run, soon)}
 
     def _filtered(self, filters: dict[str, Any], *, limit: int | None) -> list[Run]:
         ours = {**filters, "flows": {"name": {"any_": [FLOW]}}}
@@ -233,6 +243,13 @@ class Reading:
                 message = seen.message or artifact.description
                 return replace(seen, progress=artifact.data / 100, message=message)
         return seen
+
+
+def _only_planned(run: Run, soon: datetime) -> bool:
+    """Whether a schedule made the run for later: Prefect makes them days ahead."""
+    when = due(run)
+    waits = run.state_type is StateType.SCHEDULED
+    return waits and bool(run.raw.get("auto_scheduled")) and when is not None and when > soon
 
 
 def _fits(

@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stablequeue.catalogue import JobState, Outcome
+from stablequeue.catalogue import AttemptState, JobState, Outcome
 from stablequeue.client import Client, ViewState
-from stablequeue.errors import Refused
+from stablequeue.engines.base import Ticket
+from stablequeue.errors import PrefectUnreachable, Refused
 from stablequeue.prefect_api import NewRun, Run, StateType
 
 pytestmark = pytest.mark.prefect
@@ -205,6 +207,47 @@ def test_clearing_ended_jobs_keeps_how_they_ended(queue: Client, alias: str) -> 
         False,
     )
     assert [job.job_id for job in queue.jobs(server=alias, history=False)] == [waits]
+
+
+def test_cancelling_between_two_tries_has_the_server_told_of_the_first(
+    queue: Client, alias: str
+) -> None:
+    job = queue.submit(prompt="a", server=alias).job_id
+    catalogue = queue.session.catalogue
+    attempt = catalogue.begin_attempt(
+        job,
+        0,
+        server=alias,
+        engine="forge",
+        make_ticket=lambda number: Ticket(engine="forge", remote_id=f"r{number}"),
+    )
+    assert queue.cancel(job).done
+    [now] = catalogue.attempts(job)
+    assert (now.id, now.state) == (attempt.id, AttemptState.CANCELLING)
+
+
+def test_nothing_is_changed_while_prefect_cannot_be_asked(queue: Client, alias: str) -> None:
+    job = queue.submit(prompt="a", server=alias).job_id
+    away = queue.settings.model_copy(update={"prefect_api_url": "http://127.0.0.1:9/api"})
+    with Client(away) as other:
+        for act in (other.cancel, other.retry, other.move_front):
+            with pytest.raises(PrefectUnreachable):
+                act(job)
+        with pytest.raises(PrefectUnreachable):
+            other.cancel_all(server=alias)
+        assert other.job(job).state is ViewState.UNKNOWN
+    assert queue.job(job).state is ViewState.WAITING
+
+
+def test_an_expired_job_is_offered_again_without_its_expiry(queue: Client, alias: str) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    job = queue.submit(prompt="a", server=alias, expires_at=soon).job_id
+    queue.session.api.set_state(run_of(queue, job).id, StateType.CANCELLED, "Expired", force=True)
+    queue.session.catalogue.finish(job, Outcome(state=JobState.EXPIRED))
+    with pytest.raises(Refused, match="stablequeue again"):
+        queue.retry(job)
+    new = queue.session.catalogue.request(queue.again(job).job_id)
+    assert new.request.expires_at is None
 
 
 def test_again_is_a_new_job_with_changes(queue: Client, alias: str) -> None:

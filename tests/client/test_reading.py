@@ -80,3 +80,19 @@ def test_wrong_credentials_are_said_and_not_taken_for_an_outage(queue: Client) -
     )
     with Client(wrong) as other, pytest.raises(PrefectRefused, match="credentials"):
         other.jobs()
+
+
+def test_runs_a_schedule_made_for_later_do_not_stand_in_the_queue(
+    queue: Client, alias: str
+) -> None:
+    api = queue.session.api
+    deployment = api.deployment(f"generate/{alias}")
+    schedule = {"schedule": {"interval": 3600}, "active": True}
+    api.call("POST", f"deployments/{deployment.id}/schedules", [schedule])
+    api.call("POST", f"deployments/{deployment.id}/schedule", {"min_runs": 3})
+    planned = api.runs({"deployments": {"id": {"any_": [deployment.id]}}})
+    job = queue.submit(prompt="a", server=alias).job_id
+    assert len(planned) >= 3
+    assert [seen.job_id for seen in queue.jobs(server=alias)] == [job]
+    assert [change.job_id for change in queue.cancel_all(server=alias)] == [job]
+    assert queue.job(planned[-1].id).state is ViewState.WAITING
