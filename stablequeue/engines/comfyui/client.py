@@ -7,7 +7,6 @@ Errors inside the server's handlers are plain text with status 500.
 
 import asyncio
 import os
-import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -55,11 +54,7 @@ class ComfyClient:
 
     def __init__(self, server: ServerConfig) -> None:
         self._server = server
-        # Reading the certificates takes 50 ms a session; without TLS none are needed, and a
-        # context without any trusts nobody.
-        plain = server.url.scheme == "http"
-        options = {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)} if plain else {}
-        self._http = open_client(server, **options)
+        self._http = open_client(server)
         self._limit_s = server.connect_timeout_s + 2 * server.read_timeout_s
 
     async def __aenter__(self) -> Self:
