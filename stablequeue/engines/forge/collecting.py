@@ -195,9 +195,11 @@ class Collector:
             return None
         try:
             status = await self._client.file_status(path)
+            if status == HTTPStatus.NOT_FOUND and await self._session.names_files():
+                return False
         except EngineError:
             return None
-        return {HTTPStatus.OK: True, HTTPStatus.NOT_FOUND: False}.get(HTTPStatus(status))
+        return True if status == HTTPStatus.OK else None
 
     # From the file.
 
@@ -264,11 +266,14 @@ class Collector:
                 "it failed there, and the reason was lost with the connection."
                 " See the server's console, then: stablequeue retry",
             )
-        return ResultLost(
-            self._alias,
-            "the connection was lost and it ended without a saved picture (interrupted, or its"
-            " files cannot be read). It will be made again",
+        path = text(ticket.data.get("file"))
+        locked = path and await self._client.file_status(path) == HTTPStatus.UNAUTHORIZED
+        why = (
+            "its files need the login of its web page; save that with --ui-username"
+            if locked
+            else "no picture was saved: it was interrupted, or its files cannot be read"
         )
+        return ResultLost(self._alias, f"the connection was lost and {why}. It will be made again")
 
     # Both.
 

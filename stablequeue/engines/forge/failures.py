@@ -23,7 +23,7 @@ from stablequeue.errors import (
 )
 from stablequeue.servers import ServerConfig
 
-REQUEST_FAULTS = {"ZeroDivisionError", "AssertionError", "KeyError", "TypeError"}
+REQUEST_FAULTS = {"ZeroDivisionError", "AssertionError", "IndexError", "KeyError", "TypeError"}
 """Exceptions that a wrong request causes; asking again gives the same."""
 
 _OUT_OF_MEMORY = (

@@ -64,7 +64,9 @@ class Follower:
         status = await self._client.file_status(path) if path else HTTPStatus.UNAUTHORIZED
         if status == HTTPStatus.OK:
             return Located.DONE
-        if status == HTTPStatus.NOT_FOUND or await self.has_restarted(ticket):
+        if await self.has_restarted(ticket):
+            return Located.GONE
+        if status == HTTPStatus.NOT_FOUND and await self._session.names_files():
             return Located.GONE
         return Located.UNKNOWN
 

@@ -9,7 +9,7 @@ people's work if they stayed, those of file names, are left out; such a job's re
 recovered by its file's name after a lost connection.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from stablequeue.engines.forge.answers import JSON, mapping, sequence, text
@@ -22,7 +22,6 @@ MODULES = "forge_additional_modules"
 MODULES_IN_USE = f"{MODULES} not empty"  # for `pin`: no key, but what needs more than its value
 VAE = "sd_vae"
 CLIP_SKIP = "CLIP_stop_at_last_layers"
-LORA_HASHES = "lora_add_hashes_to_infotext"
 PATTERN = "samples_filename_pattern"
 WHOLE_ONLY = "save_incomplete_images"
 
@@ -45,15 +44,14 @@ ALWAYS: JSON = {
 
 _FILE_NAMES = {PATTERN, "save_to_dirs", "save_images_add_number", "save_images_replace_action"}
 _FOLDERS = {"txt2img": "outdir_txt2img_samples", "img2img": "outdir_img2img_samples"}
-_NEEDED = {CHECKPOINT, MODULES, VAE, CLIP_SKIP, LORA_HASHES, "samples_format"}
+_NEEDED = {CHECKPOINT, MODULES, VAE, CLIP_SKIP, "samples_format"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `GET /sdapi/v1/options` told (None: it failed), and the command line flags."""
+    """What `GET /sdapi/v1/options` told; None: it failed."""
 
     values: JSON | None
-    flags: JSON = field(default_factory=dict[str, object])
 
     @property
     def readable(self) -> bool:
@@ -70,10 +68,6 @@ class Settings:
         """The selected VAE and text encoders (Forge), names or paths."""
         return tuple(filter(None, map(text, sequence((self.values or {}).get(MODULES)))))
 
-    def flag(self, name: str) -> bool:
-        """Whether a command line flag is known to be set."""
-        return self.flags.get(name) is True
-
     def to_json(self) -> JSON:
         """Return what a job's payload needs to know: keys to override, folders of its files."""
         if self.values is None:
@@ -85,7 +79,7 @@ class Settings:
             "readable": True,
             "keys": known,
             "folders": folders,
-            "names_files": named and not self.flag("hide_ui_dir_config"),
+            "names_files": named,
         }
 
 

@@ -86,7 +86,7 @@ def override_keys(job: EngineJob) -> set[str]:
     if job.request.mode is Mode.UPSCALE:
         return set()
     section = job.request.sections.forge
-    keys = {*_overrides(job.request, job.resolution, remote_id="")} - {options.LORA_HASHES}
+    keys = set(_overrides(job.request, job.resolution, remote_id=""))
     if job.resolution.detail.get("modules"):
         keys.add(options.MODULES_IN_USE)
     return keys | {*(section.override_settings if section else {})}
@@ -157,7 +157,6 @@ def expected(job: EngineJob) -> JSON:
         "scheduler": job.resolution.scheduler,
         "loras": [lora.name for lora in job.resolution.loras] + list(detail.get("tags", [])),
         "only_these_loras": not (others or script or request.alwayson_scripts),
-        "checks_loras": bool(detail.get("hashes_loras", True)),
         "modules": detail.get("modules", []) if _is_forge(job.resolution) else None,
         "vae": job.resolution.vae,
         "clip_skip": max(request.clip_skip, 1),
@@ -247,8 +246,6 @@ def _overrides(request: GenerationRequest, resolution: Resolution, *, remote_id:
     else:
         # Automatic: a VAE lying beside the checkpoint under its name belongs to it.
         wanted[options.VAE] = resolution.vae or "Automatic"
-    if resolution.loras or resolution.detail.get("tags"):
-        wanted[options.LORA_HASHES] = True
     return wanted
 
 

@@ -4,6 +4,7 @@ The server checks next to nothing itself (see `names` and `sampling`), so everyt
 names is looked up here: models, samplers, upscalers, scripts, styles, LoRA tags in the prompt.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,12 +73,17 @@ class Resolver:
 
     async def _resolve_picture(self, checkpoints: Sequence[Checkpoint]) -> Resolution:
         request, client = self._request, self._client
-        modules = await client.modules()
-        settings = options.Settings(await client.options(), await client.flags())
+        modules, told, samplers, schedulers = await asyncio.gather(
+            client.modules(), client.options(), client.samplers(), client.schedulers()
+        )
+        settings = options.Settings(told)
+        if modules is None and (request.unet or request.text_encoders):
+            field = "unet" if request.unet else "text_encoders"
+            raise self._cannot(field, "AUTOMATIC1111 loads whole checkpoints only; use Forge")
         chosen = self._checkpoint(checkpoints, settings)
         vae, encoders, used = await self._modules(modules, chosen)
         prompt, loras, tags = await self._loras()
-        lists = sampling.Lists(self._alias, await client.samplers(), await client.schedulers())
+        lists = sampling.Lists(self._alias, samplers, schedulers)
         sampler, scheduler = lists.resolve(request.sampler, request.scheduler)
         upscaler = ""
         if request.hires.enabled and request.mode is Mode.TXT2IMG:
@@ -95,7 +101,6 @@ class Resolver:
             "modules": used,
             "prompt": prompt,
             "tags": tags,
-            "hashes_loras": not settings.flag("no_hashing"),
             "schedulers": lists.schedulers is not None,
             "alwayson_scripts": scripts,
             "script_name": script,
@@ -160,9 +165,6 @@ class Resolver:
         request = self._request
         wants_vae = request.vae.strip().casefold() not in _NO_VAE
         if modules is None:
-            if request.unet or request.text_encoders:
-                field = "unet" if request.unet else "text_encoders"
-                raise self._cannot(field, "AUTOMATIC1111 loads whole checkpoints only; use Forge")
             return (await self._vae_file() if wants_vae else ""), (), []
         listed = [entry.model_name for entry in modules]
         if chosen.modules is not None:

@@ -20,6 +20,7 @@ class Session:
         self.server, self.client = server, client
         self.sandbox = False
         self._without_id = Boot("")
+        self._names_files: bool | None = None
 
     @property
     def alias(self) -> str:
@@ -47,6 +48,17 @@ class Session:
             raise await self._no_api(boot)
         boot.found("api")
         return found
+
+    async def names_files(self) -> bool:
+        """Whether pictures are saved under the names we ask for.
+
+        With `--hide-ui-dir-config` that setting is ignored without a word. Asked only when a file
+        is missing: the answer is usually a 500 with a traceback on the server's console.
+        """
+        if self._names_files is None:
+            flags = await self.client.flags()
+            self._names_files = flags.get("hide_ui_dir_config") is not True
+        return self._names_files
 
     def lacks(self, boot: Boot, what: str, field: str, problem: str) -> EngineError:
         """Return the error for a missing route: still starting at first, then not supported."""
