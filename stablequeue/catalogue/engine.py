@@ -30,8 +30,9 @@ T = TypeVar("T")
 
 POOL_SIZE = 5
 _TRIES = 10
-_CONFLICTS = {"23505", "40001", "40P01"}  # unique violation, serialization, deadlock: run it again
-_BUSY_STATES = {"55P03", "53300", "57014"}  # lock not available, too many clients, timeout
+_DUPLICATE = "23505"  # two writers made the same row: the second finds it when it runs again
+_CONFLICTS = {_DUPLICATE, "40001", "40P01"}  # serialization, deadlock
+_BUSY_STATES = {"40001", "40P01", "55P03", "53300", "57014"}  # lock, too many clients, timeout
 
 
 class Database:
@@ -173,7 +174,7 @@ def translated(name: str, patience_s: float) -> Generator[None]:
 
 
 def _postgresql_error(name: str, error: DBAPIError, patience_s: float) -> CatalogueError:
-    if _sqlstate(error) in _CONFLICTS | _BUSY_STATES:
+    if _sqlstate(error) in _BUSY_STATES:
         return busy(name, patience_s)
     reason = one_line(error.orig)
     refused = any(words in reason for words in ("authentication failed", "does not exist"))

@@ -73,10 +73,11 @@ TRANSITIONS: Mapping[AttemptState, frozenset[AttemptState]] = {
             AttemptState.CANCELLED,
         }
     ),
-    # A cancelled job's picture may have been stored the moment before: it is kept.
+    # The wish to stop may come too late: what was made all the same is kept.
     AttemptState.CANCELLING: frozenset(
         {
             AttemptState.CANCELLING,
+            AttemptState.COLLECTED,
             AttemptState.STORED,
             AttemptState.FAILED,
             AttemptState.GONE,

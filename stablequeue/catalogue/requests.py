@@ -42,11 +42,7 @@ class RequestPart(Part):
 
     def accept_many(self, jobs: Sequence[NewJob]) -> list[StoredRequest]:
         """Accept several jobs in one transaction: all of them or none, in the order given."""
-
-        def work(session: Session) -> list[StoredRequest]:
-            return [_accept(session, job, _new_row(job)) for job in jobs]
-
-        return self._db.write(work)
+        return self._db.write(lambda session: _accept(session, jobs))
 
     def start(
         self,
@@ -84,7 +80,8 @@ class RequestPart(Part):
                 row.data, row.seed = request.dumped(), seed
                 row.started_at = now()
                 session.flush()
-                _set_tags(session, row, request.tags)
+                session.exec(delete(RequestTagRow).where(col(RequestTagRow.request_id) == row.id))
+                _add_tags(session, row, request.tags)
             if row.state not in FINISHED:
                 drop_outcome(session, row)
                 row.state = JobState.STARTED
@@ -246,16 +243,21 @@ def drop_outcome(session: Session, row: RequestRow) -> None:
         session.flush()
 
 
-def _accept(session: Session, job: NewJob, row: RequestRow) -> StoredRequest:
-    existing = session.exec(
-        select(RequestRow).where(col(RequestRow.job_id) == row.job_id)
-    ).one_or_none()
-    if existing is not None:
-        return stored_request(existing)
-    session.add(row)
+def _accept(session: Session, jobs: Sequence[NewJob]) -> list[StoredRequest]:
+    asked = [(_new_row(job), job) for job in jobs]
+    found = bulk(session, RequestRow, RequestRow.job_id, [row.job_id for row, _ in asked])
+    rows = {row.job_id: row for row in found}
+    fresh: list[tuple[RequestRow, NewJob]] = []
+    for row, job in asked:
+        if row.job_id not in rows:
+            rows[row.job_id] = row
+            fresh.append((row, job))
+    session.add_all(row for row, _ in fresh)
     session.flush()
-    _set_tags(session, row, job.request.tags)
-    return stored_request(row)
+    for row, job in fresh:
+        _add_tags(session, row, job.request.tags)
+    session.flush()
+    return [stored_request(rows[row.job_id]) for row, _ in asked]
 
 
 def _new_row(job: NewJob) -> RequestRow:
@@ -273,8 +275,6 @@ def _new_row(job: NewJob) -> RequestRow:
     )
 
 
-def _set_tags(session: Session, row: RequestRow, tags: Iterable[str]) -> None:
-    session.exec(delete(RequestTagRow).where(col(RequestTagRow.request_id) == row.id))
+def _add_tags(session: Session, row: RequestRow, tags: Iterable[str]) -> None:
     for tag in sorted({folded_tag(tag) for tag in tags}):
         session.add(RequestTagRow(tag=tag, request_id=row.id or 0))
-    session.flush()

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Executable, bindparam, cast, func, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Executable,
+    and_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    true,
+)
 from sqlalchemy import select as sa_select
 from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import TSQUERY
@@ -133,10 +144,15 @@ def _statement(
         .order_by(ASSETS.c.id.desc())
         .limit(limit)
     )
+    dates: list[ColumnElement[bool]] = []
     if filters.since is not None:
-        statement = statement.where(ASSETS.c.created_at >= filters.since)
+        dates.append(ASSETS.c.created_at >= filters.since)
     if filters.until is not None:
-        statement = statement.where(ASSETS.c.created_at < filters.until)
+        dates.append(ASSETS.c.created_at < filters.until)
+    if dates:
+        # As a CASE, because the range of ids says the same: taking the two for independent,
+        # PostgreSQL expects next to nothing and sorts everything instead of walking the ids.
+        statement = statement.where(case((and_(*dates), true()), else_=false()))
     return statement
 
 

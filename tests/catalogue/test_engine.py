@@ -17,8 +17,11 @@ from sqlmodel import Session
 from stablequeue.catalogue import AttemptState, Catalogue, engine, recording
 from stablequeue.catalogue.engine import Database
 from stablequeue.catalogue.location import postgresql_url, sqlite_path
+from stablequeue.catalogue.part import now
 from stablequeue.catalogue.sqlite_file import connect_sqlite
+from stablequeue.catalogue.tables import ParkedRow
 from stablequeue.errors import CatalogueBusy, CatalogueError, QueueError, SettingsError
+from tests.catalogue.conftest import POSTGRESQL_ONLY, SQLITE_ONLY
 from tests.catalogue.making import accepted, begun, new_asset, stored
 from tests.support.postgres import PostgresServer
 
@@ -62,12 +65,12 @@ def test_reading_cannot_write(catalogue: Catalogue) -> None:
     assert catalogue.request(job.job_id) == job
 
 
+@SQLITE_ONLY
 def test_a_writer_holds_the_lock_from_its_beginning(
     catalogue: Catalogue, catalogue_url: str
 ) -> None:
     path = sqlite_path(catalogue_url)
-    if path is None:
-        pytest.skip("PostgreSQL locks rows")
+    assert path is not None
 
     def read_then_write(session: Session) -> None:
         session.connection().execute(text("SELECT count(*) FROM parked")).scalar()
@@ -113,9 +116,8 @@ def test_a_patient_writer_gets_its_turn(
     assert done.is_set()
 
 
+@SQLITE_ONLY
 def test_threads_of_one_process_wait_for_each_other_in_order(catalogue_url: str) -> None:
-    if sqlite_path(catalogue_url) is None:
-        pytest.skip("PostgreSQL takes writers side by side")
     impatient = Catalogue(catalogue_url, patience_s=0.2)
     inside, leave = threading.Event(), threading.Event()
 
@@ -146,11 +148,10 @@ def test_a_write_that_fails_leaves_nothing(catalogue: Catalogue) -> None:
     assert catalogue.request(job.job_id) == job
 
 
+@POSTGRESQL_ONLY
 def test_writers_that_meet_on_postgresql_try_again(
-    catalogue: Catalogue, backend: str, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if backend == "sqlite":
-        pytest.skip("SQLite's writers never meet")
     content = "new to both"
     stored(catalogue, models={"same model": "ab" * 32})  # so that only the blob is new
     attempts = [begun(catalogue, accepted(catalogue).job_id) for _ in range(2)]
@@ -182,6 +183,24 @@ def test_writers_that_meet_on_postgresql_try_again(
     assert len(catalogue.search(model="same model")) == 3
 
 
+def test_a_row_that_stays_a_duplicate_is_no_matter_of_trying_again(catalogue: Catalogue) -> None:
+    runs: list[int] = []
+
+    def twice(session: Session) -> None:
+        runs.append(1)
+        session.add(ParkedRow(server="gpu-a", reason="", since=now()))
+        session.flush()
+        session.connection().execute(
+            text("INSERT INTO parked (server, reason, since) SELECT * FROM parked")
+        )
+
+    with pytest.raises(CatalogueError, match=r"(?i)unique") as caught:
+        database_of(catalogue).write(twice)
+    assert not caught.value.retryable
+    assert len(runs) < 20
+    assert catalogue.parked() == {}
+
+
 def test_closing_is_not_the_end(catalogue: Catalogue) -> None:
     catalogue.close()
     catalogue.close()
@@ -190,11 +209,10 @@ def test_closing_is_not_the_end(catalogue: Catalogue) -> None:
     assert catalogue.requests() == [job]
 
 
+@SQLITE_ONLY
 def test_a_full_disk_is_said_in_one_line(
-    catalogue: Catalogue, catalogue_url: str, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if sqlite_path(catalogue_url) is None:
-        pytest.skip("the server's disk")
     catalogue.close()
 
     def small(path: Path, **options: Any) -> sqlite3.Connection:
@@ -211,10 +229,10 @@ def test_a_full_disk_is_said_in_one_line(
     catalogue.close()
 
 
+@SQLITE_ONLY
 def test_a_damaged_file_is_said_in_one_line(catalogue: Catalogue, catalogue_url: str) -> None:
     path = sqlite_path(catalogue_url)
-    if path is None:
-        pytest.skip("the server's files")
+    assert path is not None
     for _ in range(30):
         stored(catalogue)
     catalogue.close()
@@ -305,10 +323,10 @@ def test_postgresql_urls_get_our_driver() -> None:
         assert sqlite_path(written) is None
 
 
+@SQLITE_ONLY
 def test_every_write_reaches_the_disk(catalogue: Catalogue, catalogue_url: str) -> None:
     path = sqlite_path(catalogue_url)
-    if path is None:
-        pytest.skip("the server's settings")
+    assert path is not None
 
     def settings(session: Session) -> list[Any]:
         pragmas = ("synchronous", "journal_mode", "foreign_keys", "busy_timeout")

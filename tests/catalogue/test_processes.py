@@ -20,8 +20,8 @@ from tests.catalogue.making import accepted
 from tests.catalogue.writers import Orders, as_argument
 
 ROOT = Path(__file__).parents[2]
-WRITERS = 4
-JOBS = 12
+WRITERS = 3
+JOBS = 8
 
 
 def run_writers(orders: Sequence[Orders]) -> tuple[list[tuple[str, Any]], list[int]]:
@@ -47,7 +47,7 @@ def run_writers(orders: Sequence[Orders]) -> tuple[list[tuple[str, Any]], list[i
 
 
 def test_processes_writing_at_once_lose_nothing(catalogue: Catalogue, catalogue_url: str) -> None:
-    contested = [accepted(catalogue).job_id for _ in range(5)]
+    contested = [accepted(catalogue).job_id for _ in range(4)]
     orders = [
         Orders(url=catalogue_url, seed=seed, jobs=JOBS, contested=contested)
         for seed in range(WRITERS)
@@ -92,7 +92,7 @@ def test_killed_processes_lose_nothing_committed_and_damage_nothing(
                 contested=contested,
                 die_at=chance.randint(20, 700),
             )
-            for seed in range(3)
+            for seed in range(2)
         ]
         told, codes = run_writers(orders)
         reported += told

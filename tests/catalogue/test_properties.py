@@ -33,14 +33,14 @@ from stablequeue.request import GenerationRequest, Lora, Mode, Tier, parse_reque
 from tests.catalogue.making import accepted, begun, new_asset, stored
 
 QUICK = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
-TEXT = st.text(max_size=60)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 BROKEN_TEXT = st.text(st.characters(exclude_categories=[]), max_size=60)
-"""With lone surrogates, which a request cannot have, but a search field can."""
+"""With NUL and lone surrogates, which a request cannot have, but a server's answer can."""
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -285,7 +285,7 @@ def test_any_order_of_events_stores_a_picture_once(catalogue: Catalogue) -> None
 
     OnThis.catalogue = catalogue
     run_state_machine_as_test(
-        OnThis, settings=settings(QUICK, max_examples=25, stateful_step_count=15)
+        OnThis, settings=settings(QUICK, max_examples=15, stateful_step_count=12)
     )
 
 

