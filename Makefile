@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
 	@if command -v uv >/dev/null 2>&1; then \
 		{ test -x $(BIN)/python || uv venv -q --python "$(PYTHON)" $(VENV); } && \
-		uv pip install -q --python $(BIN)/python -c constraints.txt --group dev -e '.[postgresql]'; \
+		uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt --group dev -e '.[postgresql]'; \
 	else \
 		{ test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV); } && \
 		$(BIN)/python -m pip install -q --upgrade 'pip>=25.1' && \

@@ -143,8 +143,12 @@ class Sections(_Part):
 
     @property
     def present(self) -> frozenset[str]:
-        """The kinds of server this request has a section for."""
-        return frozenset(name for name in type(self).model_fields if getattr(self, name))
+        """The kinds of server this request says something for.
+
+        An untouched section says nothing: forms send those too.
+        """
+        given = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return frozenset(name for name, section in given if section and section != type(section)())
 
 
 class GenerationRequest(BaseModel):
@@ -173,19 +177,23 @@ class GenerationRequest(BaseModel):
     checkpoint: Name = Field(
         default="", description="Model file. Empty: what the server has loaded now."
     )
-    unet: Name = Field(default="", description="Separate image model (Flux, SD3), if no checkpoint")
+    unet: Name = Field(
+        default="", description="Separate image model (Flux, SD3), if no checkpoint."
+    )
     text_encoders: list[Name] = Field(
         default_factory=list[str], max_length=4, description="Separate text encoders, in order."
     )
     vae: Name = Field(default="", description="Empty: the checkpoint's own.")
-    loras: list[Lora] = Field(default_factory=list[Lora], max_length=64)
+    loras: list[Lora] = Field(
+        default_factory=list[Lora], max_length=64, description="Small additions to the model."
+    )
     clip_skip: int = Field(
         default=0, ge=0, le=24, description="Layers of CLIP to leave out; 0: the model's own."
     )
 
     width: int = Field(default=512, ge=16, le=16384, multiple_of=8, description="Pixels.")
     height: int = Field(default=512, ge=16, le=16384, multiple_of=8, description="Pixels.")
-    steps: int = Field(default=20, ge=1, le=1000)
+    steps: int = Field(default=20, ge=1, le=1000, description="Sampling steps.")
     cfg_scale: float = Field(default=7.0, ge=0, le=100, description="How closely to obey.")
     guidance: float = Field(
         default=3.5, ge=0, le=100, description="Distilled guidance (Flux); ignored elsewhere."
@@ -224,7 +232,7 @@ class GenerationRequest(BaseModel):
 
     output: Output = Field(default_factory=Output, description="How the file is stored.")
     tags: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
-        default_factory=list[str], max_length=50
+        default_factory=list[str], max_length=50, description="To find the job and its pictures by."
     )
     source: str = Field(default="", max_length=200, description="Who asked, e.g. a script's name.")
     expires_at: AwareDatetime | SkipJsonSchema[None] = Field(

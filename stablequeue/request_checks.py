@@ -8,6 +8,8 @@ from stablequeue.errors import BadRequest
 
 _DEEPEST = 150
 _LONGEST_NUMBER = 1024  # bits
+_PREFECTS_OWN = "__prefect_kind"
+"""A key under which Prefect's server would read a parameter as a template of its own."""
 
 
 def refuse_unstorable(data: Mapping[str, Any]) -> None:
@@ -35,6 +37,8 @@ def refuse_unstorable(data: Mapping[str, Any]) -> None:
 
 def _unstorable(value: object) -> str:
     if isinstance(value, str):
+        if value == _PREFECTS_OWN:
+            return "is a name that Prefect keeps for itself"
         if "\0" in value:
             return "holds a NUL character, which cannot be stored"
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):

@@ -1,0 +1,104 @@
+"""The one shape of a job."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stablequeue.errors import BadRequest
+from stablequeue.request import LARGEST_SEED, SCHEMA_VERSION, GenerationRequest, parse_request
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "allowed"),
+    [
+        ({"steps": 0}, "steps", "greater than or equal to 1"),
+        ({"width": 513}, "width", "multiple of 8"),
+        ({"mode": "img2img"}, "init_image", "needed for mode img2img"),
+        ({"mode": "inpaint", "init_image": "a.png"}, "mask_image", "needed"),
+        ({"mode": "workflow"}, "workflow", "needed"),
+        ({"tier": "urgent"}, "tier", "interactive"),
+        ({"loras": [{"name": "x", "weight": 99}]}, "loras.0.weight", "10"),
+        ({"stepps": 3}, "stepps", "Allowed: "),
+        ({"server": "My Server"}, "server", "pattern"),
+        ({"checkpoint": "a", "unet": "b"}, "unet", "not both"),
+        ({"overrides": {"3.seed": 1}}, "overrides", "workflow"),
+        ({"seed": LARGEST_SEED, "count": 2}, "seed", str(LARGEST_SEED)),
+        ({"expires_at": "2026-01-01T00:00:00"}, "expires_at", "timezone"),
+        ({"mode": "workflow", "workflow": {"nodes": [], "links": []}}, "workflow", "API Format"),
+        ({"mode": "workflow", "workflow": {"3": {}}}, "workflow", "class_type"),
+        ({"schema_version": SCHEMA_VERSION + 1}, "schema_version", "newer release"),
+        ({"schema_version": "one"}, "schema_version", "Allowed: 1"),
+        ({"prompt": "a\0b"}, "prompt", "NUL"),
+    ],
+)
+def test_a_bad_request_is_refused_naming_the_field_and_what_is_allowed(
+    data: dict[str, Any], field: str, allowed: str
+) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_request(data)
+
+    assert refused.value.field == field
+    assert allowed in str(refused.value)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(GenerationRequest.model_fields)), JSON))
+def test_no_request_whatever_it_holds_gives_anything_but_one_line(data: dict[str, Any]) -> None:
+    refusal = ""
+    try:
+        request = parse_request(data)
+    except BadRequest as refused:
+        refusal = str(refused)
+    else:
+        assert parse_request(request.dumped()) == request
+    assert "\n" not in refusal
+
+
+def test_a_request_reads_back_what_it_dumps() -> None:
+    request = parse_request(
+        {
+            "positive_prompt": "a fox",
+            "mode": "img2img",
+            "init_image": "sha256:" + "0" * 64,
+            "loras": [{"name": "snow", "weight": 0.5}],
+            "sections": {"forge": {"styles": ["x"]}},
+            "expires_at": "2026-01-01T00:00:00+01:00",
+        }
+    )
+
+    assert request.prompt == "a fox"
+    assert parse_request(request.dumped()) == request
+    assert request.dumped()["schema_version"] == SCHEMA_VERSION
+
+
+def test_a_job_goes_only_to_servers_it_says_something_for() -> None:
+    assert parse_request({}).app_types == frozenset()
+    assert parse_request({"sections": {"forge": {"styles": ["x"]}}}).app_types == {"forge"}
+    untouched: dict[str, Any] = {"sections": {"comfyui": {"preview_method": ""}, "forge": {}}}
+    assert parse_request(untouched).app_types == frozenset()
+    assert parse_request({"alwayson_scripts": {"x": {"args": []}}}).app_types == {"forge"}
+    graph: dict[str, Any] = {"1": {"class_type": "KSampler", "inputs": {}}}
+    assert parse_request({"mode": "workflow", "workflow": graph}).app_types == {"comfyui"}
+
+
+def test_a_name_that_prefect_would_read_as_a_template_is_refused() -> None:
+    graph = {"1": {"class_type": "X", "inputs": {"__prefect_kind": "jinja", "template": "{{ x }}"}}}
+
+    with pytest.raises(BadRequest, match="Prefect keeps for itself"):
+        parse_request({"mode": "workflow", "workflow": graph})
+
+
+def test_seed_0_is_0_and_a_job_expires_only_when_told() -> None:
+    now = datetime.now(UTC)
+    assert parse_request({"seed": 0}).seed == 0
+    assert not parse_request({}).expired(now)
+    assert parse_request({"expires_at": now - timedelta(seconds=1)}).expired(now)
+    assert not parse_request({"expires_at": now + timedelta(hours=1)}).expired(now)
