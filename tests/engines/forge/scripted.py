@@ -63,6 +63,7 @@ class Dropped(JSONResponse):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await super().__call__(scope, receive, send)
+        await asyncio.sleep(0.05)  # the next request is on its way
         message = "the handler failed after answering"
         raise RuntimeError(message)
 
@@ -133,7 +134,8 @@ class Scripted:
 
     def busy(self, job: str = "task(human)", job_count: int = 1) -> None:
         """Let somebody else's job run."""
-        self.state |= {"job": job, "job_count": job_count, "interrupted": False, "skipped": False}
+        self.state |= {"job": job, "job_count": job_count, "job_no": 0, "sampling_step": 0}
+        self.state |= {"interrupted": False, "skipped": False}
 
     def rest(self) -> None:
         self.state |= {"job": "", "job_count": 0}

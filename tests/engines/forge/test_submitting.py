@@ -306,7 +306,12 @@ async def test_a_connection_dropped_after_an_answer_without_a_word_is_survived(
     server: Scripted, engine: Forge
 ) -> None:
     # A real server does so after each 500, which is how it answers for its flags.
-    server.always("GET /sdapi/v1/cmd-flags", Dropped({"error": "x", "body": {"a": True}}, 500))
-    for _ in range(5):
-        assert await inside(engine, "client").flags() == {"a": True}
-        assert (await inside(engine, "client").state()).idle
+    async def slowly(_: object) -> JSONResponse:
+        await asyncio.sleep(0.1)  # its connection ends meanwhile
+        return JSONResponse({"state": {"job": "not reached"}})
+
+    server.script("GET /sdapi/v1/cmd-flags", Dropped({"error": "x", "body": {"a": True}}, 500))
+    server.script("GET /sdapi/v1/progress", slowly)
+    assert await inside(engine, "client").flags() == {"a": True}
+    assert (await inside(engine, "client").state()).idle
+    assert server.count("GET /sdapi/v1/progress") == 2
