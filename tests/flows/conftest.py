@@ -73,6 +73,15 @@ class House:
         self.workers.append(worker)
         return worker
 
+    def has_worker(self) -> None:
+        """Make sure that a worker lives: tests may kill it, and it may have died by itself."""
+        worker = self.workers[-1]
+        if worker.poll() is None:
+            return
+        if worker.returncode > 0:
+            pytest.fail(f"the worker ended: {self.log.read_text(errors='replace')[-2000:]}")
+        self.start_worker()
+
 
 def _environment(settings: Settings, auth: str) -> dict[str, str]:
     coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
@@ -130,7 +139,8 @@ def house(
 
 @pytest.fixture
 def queue(house: House) -> Iterator[Client]:
-    """Give a client of the house."""
+    """Give a client of the house, which has a worker."""
+    house.has_worker()
     with house.client() as client:
         yield client
 
