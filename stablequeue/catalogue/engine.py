@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
@@ -67,6 +68,7 @@ class Database:
         self._patience_s = patience_s
         self._opening = threading.Lock()
         self._open: _Open | None = None
+        _databases.add(self)
 
     def read(self, work: Callable[[Session], T]) -> T:
         """Run `work` on one unchanging view of the data.
@@ -113,17 +115,24 @@ class Database:
     def close(self) -> None:
         """Close this process's connections; a later call opens new ones."""
         with self._opening:
-            if self._open is not None and self._open.pid == os.getpid():
+            if self._open is not None:
                 self._open.dispose()
+            self._open = None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: leave the parent's connections as they are, and open new ones."""
+        self._opening = threading.Lock()
+        if self._open is not None:
+            # Not even garbage is collected: closing them would end the parent's sessions.
+            _inherited.append(self._open)
             self._open = None
 
     def _ready(self) -> "_Open":
         opened = self._open
-        if opened is not None and opened.pid == os.getpid():
+        if opened is not None:
             return opened
         with self._opening:
-            if self._open is None or self._open.pid != os.getpid():
-                # A parent's connections are left alone: closing them here would break its locks.
+            if self._open is None:
                 opened = _Open(
                     reader=open_engine(self.url, writing=False, patience_s=self._patience_s),
                     writer=open_engine(self.url, writing=True, patience_s=self._patience_s),
@@ -178,7 +187,8 @@ def _postgresql_error(name: str, error: DBAPIError, patience_s: float) -> Catalo
         return busy(name, patience_s)
     reason = one_line(error.orig)
     refused = any(words in reason for words in ("authentication failed", "does not exist"))
-    if isinstance(error, OperationalError) and not refused:
+    lost = _sqlstate(error) == "" or _sqlstate(error).startswith(("08", "57P"))
+    if isinstance(error, OperationalError) and lost and not refused:
         return CatalogueBusy(f"{name}: no connection ({reason}). Is the server running?")
     return CatalogueError(f"{name}: {reason}")
 
@@ -189,13 +199,25 @@ class _Open:
 
     reader: Engine
     writer: Engine
-    pid: int = field(default_factory=os.getpid)
     writing: threading.Lock = field(default_factory=threading.Lock)
 
     def dispose(self) -> None:
         """Close every connection that is not in use."""
         self.reader.dispose()
         self.writer.dispose()
+
+
+_databases: WeakSet[Database] = WeakSet()
+_inherited: list[_Open] = []
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def open_engine(url: str, *, writing: bool, patience_s: float) -> Engine:

@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from stablequeue.catalogue.records import NewAsset
 from stablequeue.catalogue.tables import FacetRow
 from stablequeue.catalogue.texts import clean, folded_tag, is_hexadecimal
-from stablequeue.catalogue.words import MOST_WORDS, facet_token, words
+from stablequeue.catalogue.words import facet_token, limited, words
 
 SHORT_HASH = 10  # digits of an AutoV2, the beginning of a SHA-256
 
@@ -49,12 +49,13 @@ def asset_prompt(new: NewAsset, data: Mapping[str, Any]) -> str:
 
 def asset_words(new: NewAsset, prompt: str, tags: Iterable[str]) -> list[str]:
     """Return the words an asset is found by: its prompt, its models, its tags."""
-    found = words(prompt)
+    found: list[str] = []
     for name in new.models:
         found += words(_stem(_normal(name)))
     for tag in tags:
         found += words(tag)
-    return found[:MOST_WORDS]
+    found += words(prompt)  # last: what is too much is cut off at the end
+    return limited(found)
 
 
 def asset_facets(new: NewAsset, tags: Iterable[str]) -> list[Facet]:

@@ -20,6 +20,7 @@ from stablequeue.catalogue.texts import folded_tag, job_id_ends, no_job, several
 
 PATIENCE_S = 30.0
 MOST_LISTED = 1000
+LARGEST_ID = 2**63 - 1
 _CHUNK = 500  # values in one statement
 
 
@@ -108,22 +109,24 @@ class SqliteGlance:
         """Return jobs, newest first; `Catalogue.requests` says more."""
         conditions: list[str] = []
         values: list[Any] = []
-        if states:
-            conditions.append(f"state IN ({_marks(states)})")
-            values += sorted(states)
         if server is not None:
             conditions.append("server = ?")
             values.append(server)
         if before is not None:
             conditions.append("id < ?")
-            values.append(before)
+            values.append(min(before, LARGEST_ID))
         if tag is not None:
             conditions.append("id IN (SELECT request_id FROM request_tags WHERE tag = ?)")
             values.append(folded_tag(tag))
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        return self._requests(
-            f"{where} ORDER BY id DESC LIMIT ?", [*values, max(0, min(limit, MOST_LISTED))]
-        )
+        limit = max(0, min(limit, MOST_LISTED))
+        found: list[StoredRequest] = []
+        for more in [["state = ?", state] for state in set(states)] or [[]]:
+            both = [*conditions, *more[:1]]
+            where = f"WHERE {' AND '.join(both)}" if both else ""
+            found += self._requests(
+                f"{where} ORDER BY id DESC LIMIT ?", [*values, *more[1:], limit]
+            )
+        return sorted(found, key=lambda row: row.id, reverse=True)[:limit]
 
     def requests_by_id(self, job_ids: Iterable[str]) -> dict[str, StoredRequest]:
         """Return those of these jobs that there are, by full job id."""

@@ -173,6 +173,10 @@ class Outcome:
         if self.state not in ENDED:
             message = f"{self.state} is not an ending"
             raise ValueError(message)
+        for moment in (self.started_at, self.finished_at):
+            if moment is not None and moment.tzinfo is None:
+                message = "the times of an outcome need a time zone"
+                raise ValueError(message)
 
 
 @dataclass(frozen=True, kw_only=True)

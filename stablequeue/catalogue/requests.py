@@ -15,6 +15,7 @@ from stablequeue.errors import Refused
 from stablequeue.request import GenerationRequest
 
 MOST_LISTED = 1000
+LARGEST_ID = 2**63 - 1
 CHUNK = 500
 R = TypeVar("R", RequestRow, OutcomeRow)
 
@@ -184,18 +185,26 @@ class RequestPart(Part):
             before: Only those whose `id` is smaller: the last one of the page before.
         """
         query = select(RequestRow).order_by(col(RequestRow.id).desc())
-        if states:
-            query = query.where(col(RequestRow.state).in_(sorted(states)))
         if server is not None:
             query = query.where(col(RequestRow.server) == server)
         if before is not None:
-            query = query.where(col(RequestRow.id) < before)
+            query = query.where(col(RequestRow.id) < min(before, LARGEST_ID))
         if tag is not None:
             query = query.join(
                 RequestTagRow, col(RequestTagRow.request_id) == col(RequestRow.id)
             ).where(col(RequestTagRow.tag) == folded_tag(tag))
-        query = query.limit(max(0, min(limit, MOST_LISTED)))
-        return self._db.read(lambda session: [stored_request(row) for row in session.exec(query)])
+        limit = max(0, min(limit, MOST_LISTED))
+        query = query.limit(limit)
+        # An index gives each state's newest at once; of several states together it would have to
+        # sort all there are.
+        queries = [query.where(col(RequestRow.state) == state) for state in set(states)] or [query]
+
+        def work(session: Session) -> list[StoredRequest]:
+            rows = [row for one in queries for row in session.exec(one)]
+            rows.sort(key=lambda row: row.id or 0, reverse=True)
+            return [stored_request(row) for row in rows[:limit]]
+
+        return self._db.read(work)
 
     def requests_by_id(self, job_ids: Iterable[str]) -> dict[str, StoredRequest]:
         """Return those of these jobs that there are, by full job id."""

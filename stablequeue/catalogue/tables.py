@@ -58,6 +58,7 @@ class RequestRow(Table, table=True):
     __table_args__ = (
         Index(None, "state", "id"),
         Index(None, "server", "id"),
+        Index(None, "server", "state", "id"),
         {"sqlite_autoincrement": True},
     )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 LONGEST_WORD = 64
 MOST_WORDS = 16_000  # of one text: PostgreSQL knows positions up to 16383
+MOST_BYTES = 500_000  # of the words of one asset: PostgreSQL takes a mebibyte with its own data
 MOST_TERMS = 100  # of one query; the rest of a pasted page adds nothing
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -43,6 +44,18 @@ def words(text: str) -> list[str]:
 def _belongs(char: str) -> bool:
     # Vowel signs (category M) are part of words in many scripts.
     return char.isalnum() or unicodedata.category(char).startswith("M")
+
+
+def limited(found: Iterable[str]) -> list[str]:
+    """Return as many of these words as one asset can be indexed by, from the first on."""
+    kept: list[str] = []
+    size = 0
+    for word in found:
+        size += len(word.encode())
+        if size > MOST_BYTES or len(kept) == MOST_WORDS:
+            break
+        kept.append(word)
+    return kept
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,23 @@
 
 import pickle
 import sqlite3
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
 
-from stablequeue.catalogue import AttemptState, Catalogue, engine, recording
+from stablequeue.catalogue import AttemptState, Catalogue, JobState, Outcome, engine, recording
+from stablequeue.catalogue.columns import UtcDateTime
 from stablequeue.catalogue.engine import Database
 from stablequeue.catalogue.location import postgresql_url, sqlite_path
 from stablequeue.catalogue.part import now
@@ -305,6 +309,20 @@ def test_a_url_that_makes_no_sense_is_refused() -> None:
         with pytest.raises(SettingsError, match="catalogue_url") as caught:
             Catalogue(url)
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SettingsError, match=r"stablequeue\[postgresql\]"):
+        Catalogue("postgresql://127.0.0.1:1/x").parked()
+
+
+def test_a_naive_time_is_refused() -> None:
+    naive = datetime(2026, 11, 21)  # noqa: DTZ001  # what is refused
+    with pytest.raises(ValueError, match="time zone"):
+        UtcDateTime().process_bind_param(naive, sqlite.dialect())
+    with pytest.raises(ValueError, match="time zone"):
+        Outcome(state=JobState.FAILED, finished_at=naive)
 
 
 def test_a_path_may_hold_any_character(tmp_path: Path) -> None:

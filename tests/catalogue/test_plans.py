@@ -43,6 +43,12 @@ LOOK_UPS: dict[str, tuple[Ask, tuple[str, ...]]] = {
         lambda catalogue: catalogue.requests(server="gpu-z"),
         ("ix_requests_server_id",),
     ),
+    "jobs of a server in some states": (
+        lambda catalogue: catalogue.requests(
+            server="gpu-z", states=[JobState.ACCEPTED, JobState.COMPLETED]
+        ),
+        ("ix_requests_server_state_id",),
+    ),
     "unsent jobs": (
         lambda catalogue: catalogue.unsent(older_than_s=1, limit=10),
         ("ix_requests_state_id",),

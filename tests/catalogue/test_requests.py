@@ -244,6 +244,8 @@ def test_jobs_are_listed_newest_first_and_page_by_page(catalogue: Catalogue) -> 
 
     assert [*first, *second, *third] == newest_first
     assert catalogue.requests(limit=0) == []
+    assert catalogue.requests(before=10**30) == newest_first
+    assert catalogue.requests(before=-(10**6)) == []
 
 
 def test_jobs_are_listed_by_state_server_and_tag(catalogue: Catalogue) -> None:
@@ -258,6 +260,8 @@ def test_jobs_are_listed_by_state_server_and_tag(catalogue: Catalogue) -> None:
     waiting = catalogue.requests(states=[JobState.ACCEPTED, JobState.SENT], limit=10)
     assert waiting == [tagged, plain]
     assert catalogue.requests(states=[JobState.FAILED], tag="x") == []
+    everything = catalogue.requests(states=list(JobState), limit=2)
+    assert [job.id for job in everything] == [failed.id, tagged.id]
 
 
 def test_many_jobs_are_looked_up_at_once(catalogue: Catalogue) -> None:

@@ -14,6 +14,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from filelock import FileLock
 from sqlalchemy import Connection, text
 
 from stablequeue.catalogue import Catalogue, MigrationReport, open_catalogue, schema
@@ -21,7 +22,7 @@ from stablequeue.catalogue.engine import open_engine
 from stablequeue.catalogue.glance import open_glance
 from stablequeue.catalogue.location import sqlite_path
 from stablequeue.catalogue.revisions import REVISIONS
-from stablequeue.errors import CatalogueError, CatalogueTooNew, QueueError
+from stablequeue.errors import CatalogueBusy, CatalogueError, CatalogueTooNew, QueueError
 from tests.catalogue.conftest import SQLITE_ONLY
 from tests.catalogue.making import accepted, stored
 from tests.catalogue.releases import load_release, released
@@ -301,6 +302,24 @@ Catalogue(sys.argv[1]).migrate()
     assert catalogue.migrate() == MigrationReport(before="", after=HEAD)
     stored(catalogue)
     catalogue.close()
+
+
+def test_waiting_for_another_migration_ends_with_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "PATIENCE_S", 0.2)
+    path = tmp_path / "catalogue.db"
+    with (
+        FileLock(f"{path}.migrating"),
+        pytest.raises(CatalogueBusy, match="try again"),
+    ):
+        Catalogue(f"sqlite:///{path}").migrate()
+
+
+def test_an_old_sqlite_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "OLDEST_SQLITE", (99, 1))
+    with pytest.raises(CatalogueError, match=r"99\.1 or newer"):
+        Catalogue(f"sqlite:///{tmp_path / 'catalogue.db'}").migrate()
 
 
 def test_a_file_that_is_no_catalogue_is_refused(tmp_path: Path) -> None:

@@ -172,6 +172,8 @@ def test_pages_follow_each_other_without_gap_or_repeat(catalogue: Catalogue) -> 
     assert catalogue.search("cat", limit=-5) == []
     assert catalogue.search("cat", limit=10**9) == made
     assert catalogue.search("cat", before=0) == []
+    assert catalogue.search("cat", before=10**30) == made
+    assert catalogue.search(before=-(10**30)) == []
 
 
 def test_dates_limit_to_the_microsecond(
@@ -258,6 +260,15 @@ def test_very_long_prompts_are_searchable(catalogue: Catalogue) -> None:
     assert catalogue.search("w13999 w0") == [asset]
     assert catalogue.search('"w13998 w13999"') == [asset]
     assert catalogue.search("cat") == [repeated]
+
+
+def test_texts_of_any_size_are_recorded(catalogue: Catalogue) -> None:
+    grows = "\ufdfa" * 60_000  # each becomes four words of 15 letters
+    distinct = " ".join(f"{number:064}" for number in range(30_000))
+    for text in (grows, distinct):
+        asset = stored(catalogue, prompt=f"first {text}", infotext=text, tags=("found",))
+        assert catalogue.search("first found") == [asset]
+        catalogue.trash(asset.id)
 
 
 def _stored_at(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, moment: datetime) -> Asset:

@@ -4,7 +4,7 @@ CREATE TABLE asset_hours (
 	last_id BIGINT NOT NULL, 
 	CONSTRAINT pk_asset_hours PRIMARY KEY (hour)
 );
-INSERT INTO "asset_hours" VALUES(498674,1,3);
+INSERT INTO "asset_hours" VALUES(498675,1,3);
 CREATE TABLE assets (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	job_id VARCHAR(36) NOT NULL, 
@@ -37,10 +37,10 @@ CREATE TABLE assets (
 	CONSTRAINT fk_assets_attempt_id FOREIGN KEY(attempt_id) REFERENCES attempts (id), 
 	CONSTRAINT fk_assets_blob_id FOREIGN KEY(blob_id) REFERENCES blobs (id)
 );
-INSERT INTO "assets" VALUES(1,'01a1fbf5-39ad-74da-a5db-28540c4571c3',0,0,3,1,'image','image/png',64,48,'','a black cat, Crème brûlée','a black cat
-Steps: 20','{"Steps":20}','{"SDXL/Juggernaut.safetensors":"abababababababababababababababababababababababababababababababab"}','["Portrait"]',0,'forge','','','gpu-a','','[]','2026-11-21 02:35:14.834893',NULL,'a black cat creme brulee juggernaut portrait _1 _2 _3 _4 _5 _6 _7 _8');
-INSERT INTO "assets" VALUES(2,'01a1fbf5-3a22-746d-b1d3-dfd1ebf3cea8',0,0,4,1,'video','video/mp4',64,48,'','a white cat','','{}','{}','[]',0,'forge','','','gpu-a','','[]','2026-11-21 02:35:14.891357',NULL,'a white cat _9 _7');
-INSERT INTO "assets" VALUES(3,'01a1fbf5-3a54-7bd6-9ae1-c18b0ba212c1',0,0,5,2,'image','image/png',64,48,'','a thrown cat','','{}','{}','[]',0,'forge','','','gpu-a','','[]','2026-11-21 02:35:14.927765','2026-11-21 02:35:14.933939','a thrown cat _1 _7');
+INSERT INTO "assets" VALUES(1,'01a1fc24-e07e-70e3-a122-52feb6f134cb',0,0,3,1,'image','image/png',64,48,'','a black cat, Crème brûlée','a black cat
+Steps: 20','{"Steps":20}','{"SDXL/Juggernaut.safetensors":"abababababababababababababababababababababababababababababababab"}','["Portrait"]',0,'forge','','','gpu-a','','[]','2026-11-21 03:27:17.686976',NULL,'juggernaut portrait a black cat creme brulee _1 _2 _3 _4 _5 _6 _7 _8');
+INSERT INTO "assets" VALUES(2,'01a1fc24-e0c2-7ded-9f7c-0cc682539824',0,0,4,1,'video','video/mp4',64,48,'','a white cat','','{}','{}','[]',0,'forge','','','gpu-a','','[]','2026-11-21 03:27:17.708986',NULL,'a white cat _9 _7');
+INSERT INTO "assets" VALUES(3,'01a1fc24-e0d0-7bc4-b82b-4beb55b6046d',0,0,5,2,'image','image/png',64,48,'','a thrown cat','','{}','{}','[]',0,'forge','','','gpu-a','','[]','2026-11-21 03:27:17.720731','2026-11-21 03:27:17.723815','a thrown cat _1 _7');
 CREATE TABLE attempts (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	job_id VARCHAR(36) NOT NULL, 
@@ -58,11 +58,11 @@ CREATE TABLE attempts (
 	CONSTRAINT uq_attempts_job_id_idx_attempt UNIQUE (job_id, idx, attempt), 
 	CONSTRAINT fk_attempts_job_id FOREIGN KEY(job_id) REFERENCES requests (job_id)
 );
-INSERT INTO "attempts" VALUES(1,'01a1fbf5-394a-75be-9420-b1e52d6c5b98',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','failed',0,'','out of memory','2026-11-21 02:35:14.672061','2026-11-21 02:35:14.677486');
-INSERT INTO "attempts" VALUES(2,'01a1fbf5-3997-70b9-8e8f-ab004dc10efe',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','open',0,'','','2026-11-21 02:35:14.728594','2026-11-21 02:35:14.728594');
-INSERT INTO "attempts" VALUES(3,'01a1fbf5-39ad-74da-a5db-28540c4571c3',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','stored',0,'','','2026-11-21 02:35:14.747262','2026-11-21 02:35:14.796618');
-INSERT INTO "attempts" VALUES(4,'01a1fbf5-3a22-746d-b1d3-dfd1ebf3cea8',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','stored',0,'','','2026-11-21 02:35:14.856524','2026-11-21 02:35:14.884551');
-INSERT INTO "attempts" VALUES(5,'01a1fbf5-3a54-7bd6-9ae1-c18b0ba212c1',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','stored',0,'','','2026-11-21 02:35:14.908063','2026-11-21 02:35:14.924147');
+INSERT INTO "attempts" VALUES(1,'01a1fc24-e046-7d9e-825b-d9f06d72678c',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','failed',0,'','out of memory','2026-11-21 03:27:17.587574','2026-11-21 03:27:17.597872');
+INSERT INTO "attempts" VALUES(2,'01a1fc24-e073-79a7-ad1a-15a08429428d',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','open',0,'','','2026-11-21 03:27:17.629166','2026-11-21 03:27:17.629166');
+INSERT INTO "attempts" VALUES(3,'01a1fc24-e07e-70e3-a122-52feb6f134cb',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','stored',0,'','','2026-11-21 03:27:17.634651','2026-11-21 03:27:17.662185');
+INSERT INTO "attempts" VALUES(4,'01a1fc24-e0c2-7ded-9f7c-0cc682539824',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','stored',0,'','','2026-11-21 03:27:17.701161','2026-11-21 03:27:17.706337');
+INSERT INTO "attempts" VALUES(5,'01a1fc24-e0d0-7bc4-b82b-4beb55b6046d',0,1,'gpu-a','forge','{"engine":"forge","remote_id":"remote-1","data":{"number":1}}','stored',0,'','','2026-11-21 03:27:17.714969','2026-11-21 03:27:17.719088');
 CREATE TABLE blobs (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	sha256 VARCHAR(64) NOT NULL, 
@@ -75,8 +75,8 @@ CREATE TABLE blobs (
 	CONSTRAINT uq_blobs_sha256_store UNIQUE (sha256, store), 
 	CONSTRAINT ck_blobs_refs CHECK (refs >= 0)
 );
-INSERT INTO "blobs" VALUES(1,'0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5','pictures','2026-11-21/0967115f2813.png',4,'image/png',2,'2026-11-21 02:35:14.832457');
-INSERT INTO "blobs" VALUES(2,'936e995fa9bff0b0f06da703d8697cac18f548cb4d7dc2a61f559bb31c38c569','pictures','2026-11-21/936e995fa9bf.png',36,'image/png',1,'2026-11-21 02:35:14.927309');
+INSERT INTO "blobs" VALUES(1,'0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5','pictures','2026-11-21/0967115f2813.png',4,'image/png',2,'2026-11-21 03:27:17.685103');
+INSERT INTO "blobs" VALUES(2,'3a1ff6907e78b4006803105daa7e726bb761ceba8ad439ac279bce79b3c2aaf4','pictures','2026-11-21/3a1ff6907e78.png',36,'image/png',1,'2026-11-21 03:27:17.720395');
 CREATE TABLE catalogue_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT catalogue_version_pkc PRIMARY KEY (version_num)
@@ -108,14 +108,14 @@ CREATE TABLE outcomes (
 	CONSTRAINT pk_outcomes PRIMARY KEY (job_id), 
 	CONSTRAINT fk_outcomes_job_id FOREIGN KEY(job_id) REFERENCES requests (job_id)
 );
-INSERT INTO "outcomes" VALUES('01a1fbf5-394a-75be-9420-b1e52d6c5b98','failed','out_of_memory','','',NULL,'2026-11-21 02:35:14.700105');
+INSERT INTO "outcomes" VALUES('01a1fc24-e046-7d9e-825b-d9f06d72678c','failed','out_of_memory','','',NULL,'2026-11-21 03:27:17.603636');
 CREATE TABLE parked (
 	server TEXT NOT NULL, 
 	reason TEXT NOT NULL, 
 	since DATETIME NOT NULL, 
 	CONSTRAINT pk_parked PRIMARY KEY (server)
 );
-INSERT INTO "parked" VALUES('gpu-a','the disk is full','2026-11-21 02:35:14.949950');
+INSERT INTO "parked" VALUES('gpu-a','the disk is full','2026-11-21 03:27:17.729008');
 CREATE TABLE request_tags (
 	tag TEXT NOT NULL, 
 	request_id INTEGER NOT NULL, 
@@ -140,12 +140,12 @@ CREATE TABLE requests (
 	started_at DATETIME, 
 	CONSTRAINT uq_requests_job_id UNIQUE (job_id)
 );
-INSERT INTO "requests" VALUES(1,'01a1fbf5-390c-7c83-a391-944f90bbaa7e','e7aabb09f449193a38c7c0935fbf1a10','{"schema_version":1,"prompt":"a waiting cat","count":3,"tags":["Portrait"]}',7,'accepted','any','generate/any','','','2026-11-21 02:35:14.582591',NULL,NULL);
-INSERT INTO "requests" VALUES(2,'01a1fbf5-394a-75be-9420-b1e52d6c5b98','89b5c6d25e1b0249eb57a4935fbf1a10','{"schema_version":1,"prompt":"a failed dog","server":"gpu-a"}',7,'failed','gpu-a','generate/any','','run-1','2026-11-21 02:35:14.636319','2026-11-21 02:35:14.648776',NULL);
-INSERT INTO "requests" VALUES(3,'01a1fbf5-3997-70b9-8e8f-ab004dc10efe','efe01cd400baf8e89b0779935fbf1a10','{"schema_version":1,"prompt":"an open bird","seed":9007199254740991}',7,'accepted','any','generate/any','','','2026-11-21 02:35:14.711858',NULL,NULL);
-INSERT INTO "requests" VALUES(4,'01a1fbf5-39ad-74da-a5db-28540c4571c3','3c1754c04582bd5aad47da935fbf1a10','{"schema_version":1,"prompt":"a black cat, Cr\u00e8me br\u00fbl\u00e9e","tags":["Portrait"]}',7,'accepted','any','generate/any','','','2026-11-21 02:35:14.733277',NULL,NULL);
-INSERT INTO "requests" VALUES(5,'01a1fbf5-3a22-746d-b1d3-dfd1ebf3cea8','8aec3fbe1dfd3d1bd64722a35fbf1a10','{"schema_version":1,"prompt":"a white cat"}',7,'accepted','any','generate/any','','','2026-11-21 02:35:14.851029',NULL,NULL);
-INSERT INTO "requests" VALUES(6,'01a1fbf5-3a54-7bd6-9ae1-c18b0ba212c1','1c212ab0b81c1ea96db745a35fbf1a10','{"schema_version":1,"prompt":"a thrown cat"}',7,'accepted','any','generate/any','','','2026-11-21 02:35:14.900248',NULL,NULL);
+INSERT INTO "requests" VALUES(1,'01a1fc24-e01a-7a6e-a44e-67435c1a503b','b305a1c53476e44ae6a7a10e42cf1a10','{"schema_version":1,"prompt":"a waiting cat","count":3,"tags":["Portrait"]}',7,'accepted','any','generate/any','','','2026-11-21 03:27:17.532310',NULL,NULL);
+INSERT INTO "requests" VALUES(2,'01a1fc24-e046-7d9e-825b-d9f06d72678c','c87627d60f9db528e9d7640e42cf1a10','{"schema_version":1,"prompt":"a failed dog","server":"gpu-a"}',7,'failed','gpu-a','generate/any','','run-1','2026-11-21 03:27:17.574281','2026-11-21 03:27:17.577908',NULL);
+INSERT INTO "requests" VALUES(3,'01a1fc24-e073-79a7-ad1a-15a08429428d','d82492480a51a1da7a97370e42cf1a10','{"schema_version":1,"prompt":"an open bird","seed":9007199254740991}',7,'accepted','any','generate/any','','','2026-11-21 03:27:17.619742',NULL,NULL);
+INSERT INTO "requests" VALUES(4,'01a1fc24-e07e-70e3-a122-52feb6f134cb','bc431f6bef25221a3e07e70e42cf1a10','{"schema_version":1,"prompt":"a black cat, Cr\u00e8me br\u00fbl\u00e9e","tags":["Portrait"]}',7,'accepted','any','generate/any','','','2026-11-21 03:27:17.630869',NULL,NULL);
+INSERT INTO "requests" VALUES(5,'01a1fc24-e0c2-7ded-9f7c-0cc682539824','428935286cc0c7f9ded72c0e42cf1a10','{"schema_version":1,"prompt":"a white cat"}',7,'accepted','any','generate/any','','','2026-11-21 03:27:17.698830',NULL,NULL);
+INSERT INTO "requests" VALUES(6,'01a1fc24-e0d0-7bc4-b82b-4beb55b6046d','d6406b55beb4b28b4cb70d0e42cf1a10','{"schema_version":1,"prompt":"a thrown cat"}',7,'accepted','any','generate/any','','','2026-11-21 03:27:17.712926',NULL,NULL);
 INSERT INTO "sqlite_sequence" VALUES('requests',6);
 INSERT INTO "sqlite_sequence" VALUES('attempts',5);
 INSERT INTO "sqlite_sequence" VALUES('facets',9);
@@ -154,6 +154,7 @@ INSERT INTO "sqlite_sequence" VALUES('assets',3);
 CREATE INDEX ix_requests_reversed_id ON requests (reversed_id);
 CREATE INDEX ix_requests_state_id ON requests (state, id);
 CREATE INDEX ix_requests_server_id ON requests (server, id);
+CREATE INDEX ix_requests_server_state_id ON requests (server, state, id);
 CREATE INDEX ix_request_tags_request_id ON request_tags (request_id);
 CREATE INDEX ix_attempts_unfinished ON attempts (state, id) WHERE state IN ('open', 'collected', 'cancelling');
 CREATE INDEX ix_blobs_unused ON blobs (id) WHERE refs = 0;

@@ -125,6 +125,7 @@ def _requests() -> None:
     op.create_index("ix_requests_reversed_id", "requests", ["reversed_id"])
     op.create_index("ix_requests_state_id", "requests", ["state", "id"])
     op.create_index("ix_requests_server_id", "requests", ["server", "id"])
+    op.create_index("ix_requests_server_state_id", "requests", ["server", "state", "id"])
     op.create_table(
         "request_tags",
         sa.Column("tag", sa.Text(), nullable=False),
