@@ -16,9 +16,11 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
+import httpx
 from prefect.client.schemas.objects import Flow, FlowRun, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import InfrastructureNotFound
+from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
+from prefect.states import Cancelled
 from prefect.utilities.processutils import command_to_string
 from prefect.workers.process import (
     ProcessJobConfiguration,
@@ -151,7 +153,22 @@ class GpuServerWorker(ProcessWorker):
         logger.info(
             "[WORKER→PREFECT] %s job=%s exit=%s", self.work_pool.name, job, result.status_code
         )
+        if result.status_code:
+            await self._say_cancelled(flow_run.id)
         return result
+
+    async def _say_cancelled(self, run_id: UUID) -> None:
+        """End a run that was being cancelled when its process was killed by somebody else.
+
+        Prefect's runner takes the death for the cancelling's work, and says nothing.
+        """
+        try:
+            run = await self.client.read_flow_run(run_id)
+            if run.state is not None and run.state.is_cancelling():
+                state = Cancelled(message="Its process was killed.")
+                await self.client.set_flow_run_state(run_id, state)
+        except (ObjectNotFound, httpx.HTTPError) as error:
+            logger.warning("run %s is left to be settled: %s", run_id, error)
 
     @override
     async def kill_infrastructure(
