@@ -7,11 +7,11 @@ skipped, except where CI=true promises that there are some.
 
 import getpass
 import importlib.util
+import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -180,21 +180,45 @@ def _initialise(folder: Path, home: Path, password: str, account: dict[str, Any]
         raise RuntimeError(msg)
 
 
+GUARD = """
+import json, shutil, signal, subprocess, sys, threading
+if sys.platform != "win32":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the tests end first, then we
+orders = json.loads(sys.argv[1])
+with open(orders["log"], "wb") as log:
+    server = subprocess.Popen(
+        orders["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=orders["home"],
+        **orders["account"],
+    )
+
+def stop_when_left():
+    sys.stdin.read()  # ends when the tests do, even if they were killed
+    # SIGINT is PostgreSQL's fast shutdown; Windows knows only ending the process.
+    server.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+
+threading.Thread(target=stop_when_left, daemon=True).start()
+code = server.wait()
+if code == 0:
+    shutil.rmtree(orders["home"], ignore_errors=True)
+sys.exit(code)
+"""
+"""Stands between the tests and the server, so that no server outlives tests that were killed."""
+
+
 def _start(
     folder: Path, home: Path, port: int, account: dict[str, Any]
 ) -> "subprocess.Popen[bytes]":
     options = [text for name, value in SERVER_OPTIONS.items() for text in ("-c", f"{name}={value}")]
-    with (home / "log").open("wb") as log:
-        return subprocess.Popen(
-            [str(folder / "postgres"), "-D", str(home / "data"), "-p", str(port), *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=home,
-            user=account.get("user"),
-            group=account.get("group"),
-            extra_groups=[] if account else None,
-        )
+    command = [str(folder / "postgres"), "-D", str(home / "data"), "-p", str(port), *options]
+    orders: dict[str, Any] = {
+        "command": command,
+        "home": str(home),
+        "log": str(home / "log"),
+        "account": {**account, "extra_groups": []} if account else {},
+    }
+    return subprocess.Popen(
+        [sys.executable, "-IS", "-c", GUARD, json.dumps(orders)], stdin=subprocess.PIPE
+    )
 
 
 def _answers(server: PostgresServer, process: "subprocess.Popen[bytes]", log: Path) -> bool:
@@ -210,14 +234,14 @@ def _answers(server: PostgresServer, process: "subprocess.Popen[bytes]", log: Pa
     return True
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    # SIGINT is PostgreSQL's fast shutdown; Windows knows only ending the process.
-    process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+def _stop(guard: "subprocess.Popen[bytes]") -> None:
+    assert guard.stdin is not None
+    guard.stdin.close()
     try:
-        process.wait(STOP_LIMIT_S)
+        guard.wait(STOP_LIMIT_S)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        guard.kill()
+        guard.wait()
 
 
 def _free_port() -> int:
