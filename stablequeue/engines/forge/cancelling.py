@@ -37,7 +37,7 @@ class Canceller:
             return True
         has_id = ticket.data.get("kind") != "upscale"
         task = await self._client.task(task_id) if has_id else None
-        if task is None:
+        if task is None or (task.unknown and not ticket.data.get("ids")):
             return await self._cancel_without_id(post)
         if task.unknown and post is not None and post.in_flight:
             task = await self._registered(task_id)

@@ -26,7 +26,7 @@ from stablequeue.engines.forge.session import Session
 from stablequeue.engines.forge.submission import Desk
 from stablequeue.engines.forge.watching import POLL_S
 from stablequeue.errors import (
-    EngineBusy,
+    EngineAuthFailed,
     EngineError,
     EngineUnreachable,
     Interrupted,
@@ -105,9 +105,8 @@ class Collector:
         self, response: httpx.Response, post: Post, ticket: Ticket, spool: Path
     ) -> RawResult:
         if response.status_code != HTTPStatus.OK:
-            error = failure(self._session.server, response)
-            (await self._session.boot()).leaked.add(ticket.remote_id)
-            raise error
+            self._session.last_boot.leaked.add(ticket.remote_id)
+            raise failure(self._session.server, response)
         if ticket.data.get("kind") == "upscale":
             return await self._upscaled(response, post, ticket, spool)
         body = await asyncio.to_thread(self._read, answers.GENERATED, response.content)
@@ -128,7 +127,7 @@ class Collector:
         ]
         made = verify.read_made(texts[0], info)
         warnings = await self._checked(ticket, made, kinds[0])
-        (await self._session.boot()).version = made.version
+        self._session.last_boot.version = made.version
         assets = [
             await self._spooled(spool / f"{n:04d}{kind.suffix}", content, infotext, ticket)
             for n, (content, kind, infotext) in enumerate(zip(contents, kinds, texts, strict=True))
@@ -231,10 +230,13 @@ class Collector:
         while True:
             try:
                 located = await self._follower.locate(ticket)
-            except (EngineUnreachable, EngineBusy):
+            except EngineAuthFailed:
+                raise
+            except EngineError as error:
+                # Nonsense too: something else may stand in for a server that is starting.
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since >= RECONNECT_S:
-                    raise
+                    raise EngineUnreachable(error.server, error.detail) from error
                 await asyncio.sleep(POLL_S)
                 continue
             away_since = None

@@ -34,6 +34,7 @@ from stablequeue.engines.forge.inventory import read_inventory
 from stablequeue.engines.forge.resolving import AUTOMATIC1111, FORGE, Resolver
 from stablequeue.engines.forge.session import Session
 from stablequeue.engines.forge.submission import Desk, Submitter
+from stablequeue.errors import EngineBusy
 from stablequeue.request import GenerationRequest
 from stablequeue.servers import ServerConfig
 
@@ -107,8 +108,8 @@ class Forge:
         """Make the ticket of a job not yet sent.
 
         Its data: `kind` of request; `file`, where its picture will be (empty: not known);
-        `expect`, what the server must report; `boot`, which run of the server's process got it
-        (set by `submit`).
+        `expect`, what the server must report; `webui` and `ids`, whether it has a web page and
+        knows task ids; `boot`, which run of the server's process got it (set by `submit`).
         """
         detail, task_id = job.resolution.detail, str(job.key)
         kind = str(detail.get("kind", ""))
@@ -125,6 +126,8 @@ class Forge:
                 "expect": payload.expected(job),
             }
         data["webui"] = bool(detail.get("webui"))
+        # Task ids came with 1.8 (schedulers of their own with 1.9, which is what can be seen).
+        data["ids"] = data["webui"] and bool(detail.get("schedulers"))
         return Ticket(engine=self.app_type, remote_id=task_id, data=data)
 
     async def submit(self, ticket: Ticket, job: EngineJob) -> Ticket:
@@ -152,5 +155,13 @@ class Forge:
         return await self._canceller.cancel(ticket)
 
     async def free_memory(self) -> None:
-        """Ask the server to unload its model; the next job loads it again."""
+        """Ask the server to unload its model; the next job loads it again.
+
+        Raises:
+            EngineBusy: Somebody uses it: their job would fail.
+        """
+        if not (await self._client.state()).idle:
+            raise EngineBusy(
+                self._session.alias, "somebody uses it, so its memory cannot be freed now"
+            )
         await self._client.unload()

@@ -57,7 +57,11 @@ class Follower:
             return Located.QUEUED
         if task.completed:
             return Located.DONE
-        return await self._look_for_file(ticket)
+        located = await self._look_for_file(ticket)
+        if located is not Located.DONE and not ticket.data.get("ids"):
+            # A server without task ids runs something: it may be ours.
+            located = located if (await self._client.state()).idle else Located.RUNNING
+        return located
 
     async def _look_for_file(self, ticket: Ticket) -> Located:
         path = text(ticket.data.get("file"))

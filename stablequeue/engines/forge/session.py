@@ -14,12 +14,13 @@ class Session:
         server: Its saved configuration.
         client: Its HTTP interface.
         sandbox: Whether it said that it is our own sandbox.
+        last_boot: Which run of its process answered last.
     """
 
     def __init__(self, server: ServerConfig, client: ForgeClient) -> None:
         self.server, self.client = server, client
         self.sandbox = False
-        self._without_id = Boot("")
+        self._without_id = self.last_boot = Boot("")
         self._names_files: bool | None = None
 
     @property
@@ -31,9 +32,11 @@ class Session:
         """Ask which run of its process answers now."""
         told = await self.client.app_id()
         if told is None:  # --nowebui: no identity, so nothing outlives this session
-            return self._without_id
-        self.sandbox = told.stablequeue_sandbox
-        return boot_of(self.server.base_url, str(told.app_id))
+            self.last_boot = self._without_id
+        else:
+            self.sandbox = told.stablequeue_sandbox
+            self.last_boot = boot_of(self.server.base_url, str(told.app_id))
+        return self.last_boot
 
     async def checkpoints(self) -> list[answers.Checkpoint]:
         """List the checkpoints.

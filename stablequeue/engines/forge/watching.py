@@ -83,6 +83,8 @@ class _Watch:
         return await (self._globally(post) if task is None else self._by_id(task, post))
 
     async def _by_id(self, task: TaskProgress, post: Post | None) -> Progress | None:
+        if task.unknown and not self.ticket.data.get("ids") and post is not None:
+            return await self._globally(post)
         if task.active:
             return await self._active(task, post)
         if task.queued:

@@ -87,6 +87,7 @@ class Scripted:
     automatic: bool = False
     webui: bool = True
     api: bool = True
+    ids: bool = True  # before AUTOMATIC1111 1.8 there are none
     flavour: str = "forge"
     app_id: int = field(default_factory=lambda: random.getrandbits(63))
     calls: list[Call] = field(default_factory=list[Call])
@@ -235,7 +236,7 @@ class Scripted:
         return self.lists.get("/sdapi/v1/sd-models") or listed("/sdapi/v1/sd-models")
 
     def _task(self, call: Call) -> Any:
-        task_id = call.json["id_task"]
+        task_id = call.json["id_task"] if self.ids else "task(of its own)"
         active = task_id == self.active
         return {
             "active": active,

@@ -36,7 +36,7 @@ from tests.engines.forge.making import (
 )
 from tests.engines.forge.recordings import job as recorded
 from tests.engines.forge.recordings import picture
-from tests.engines.forge.scripted import STAMP, Cut, Scripted
+from tests.engines.forge.scripted import STAMP, Cut, Scripted, nonsense
 
 pytestmark = pytest.mark.usefixtures("fast")
 POST = "POST /sdapi/v1/txt2img"
@@ -80,6 +80,27 @@ async def test_a_result_is_spooled_with_its_infotext_and_what_was_used(
     assert result.effective["models"] == {"other-sd15": "b1ee8ef881"}
     assert result.effective["seed"] == 5
     assert (await engine.probe()).version == "f2.0.1v1.10.1-1.10.1"
+
+
+async def test_generating_has_no_time_limit(server: Scripted, tmp_path: Path) -> None:
+    async with Forge(config(server, read_timeout_s=0.2)) as engine:
+        ticket = await submitted(engine)
+        async with running(engine, ticket, tmp_path) as task:
+            begun = asyncio.get_running_loop().time()
+            await until(lambda: asyncio.get_running_loop().time() > begun + 1)
+            server.jobs[0].go.set()
+            assert (await task).assets
+
+
+async def test_a_server_that_dies_right_after_its_answer_spoils_nothing(
+    engine: Forge, server: Scripted, tmp_path: Path
+) -> None:
+    ticket = await submitted(engine)
+    job = await server.job()
+    for call in ("GET /app_id", "GET /sdapi/v1/progress", "GET /sdapi/v1/sd-models"):
+        server.always(call, JSONResponse({}, 503))
+    job.go.set()
+    assert (await engine.collect(ticket, tmp_path)).assets
 
 
 async def test_a_grid_in_front_is_left_out(engine: Forge, server: Scripted, tmp_path: Path) -> None:
@@ -453,10 +474,10 @@ async def test_a_server_that_stays_away_leaves_the_ticket_open(
     engine: Forge, server: Scripted, tmp_path: Path
 ) -> None:
     ticket, _ = await lost(engine, server)
-    away = JSONResponse({}, 503)
-    server.always("POST /internal/progress", away)
-    with pytest.raises(Exception, match="not ready"):
-        await engine.collect(ticket, tmp_path)
+    for away in (JSONResponse({}, 503), nonsense("<html>Starting...")):
+        server.always("POST /internal/progress", away)
+        with pytest.raises(EngineUnreachable):  # anything else would end the attempt
+            await engine.collect(ticket, tmp_path)
 
 
 def login_as(word: str) -> dict[str, Any]:

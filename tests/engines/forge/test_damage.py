@@ -3,8 +3,7 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,12 +97,6 @@ def _with_one_other(draw: Any, value: Any) -> Any:
     return draw(JSON)
 
 
-@asynccontextmanager
-async def session() -> AsyncGenerator[tuple[Forge, Scripted]]:
-    async with serve(Scripted(automatic=True)) as server, Forge(config(server)) as engine:
-        yield engine, server
-
-
 async def everything(engine: Forge, spool: Path) -> None:
     """Do what a job does, from the first question to the result."""
     await engine.probe()
@@ -123,28 +116,34 @@ def test_a_damaged_answer_is_one_clear_error_or_does_not_matter(
     place: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue("fast")
-    # A job that runs for ever, or a server that is never idle, is waited for: that is no hang.
-    monkeypatch.setattr(submission, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(submission, "REFUSED_WITHIN_S", 0.005)
 
-    @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-    @given(damaged(place), st.sampled_from([200, 200, 200, 500]))
-    def check(body: bytes, status: int) -> None:
-        asyncio.run(_check(body, status))
-
-    async def _check(body: bytes, status: int) -> None:
+    async def check(server: Scripted, body: bytes, status: int) -> None:
+        server.restart()
+        server.script(place, *[Response(body, status, media_type="application/json")] * 3)
         with tempfile.TemporaryDirectory() as folder:
-            async with session() as (engine, server):
-                damaged_answer = Response(body, status, media_type="application/json")
-                server.script(place, *[damaged_answer] * 3)  # then it is well again
-                try:
-                    async with asyncio.timeout(LIMIT_S):
-                        await everything(engine, Path(folder))
-                except QueueError as error:
-                    assert len(str(error).splitlines()) == 1  # noqa: PT017 - either is fine
+            try:
+                async with asyncio.timeout(LIMIT_S), Forge(config(server)) as engine:
+                    await everything(engine, Path(folder))
+            except QueueError as error:
+                assert len(str(error).splitlines()) == 1  # noqa: PT017 - either is fine
             left = await asyncio.to_thread(lambda: [p.name for p in Path(folder).iterdir()])
-            assert not [name for name in left if name.endswith(".part")]
+        assert not [name for name in left if name.endswith(".part")]
+        server.scripts.clear()
 
-    check()
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        server = runner.run(stack.enter_async_context(serve(Scripted(automatic=True))))
+
+        @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+        @given(damaged(place), st.sampled_from([200, 200, 200, 500]))
+        def check_all(body: bytes, status: int) -> None:
+            runner.run(check(server, body, status))
+
+        try:
+            check_all()
+        finally:
+            runner.run(stack.aclose())
 
 
 @given(st.binary(max_size=200))

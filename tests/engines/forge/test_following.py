@@ -382,3 +382,47 @@ async def test_without_web_page_only_an_open_request_of_ours_is_interrupted(
     server.script("POST /sdapi/v1/interrupt", stop)
     assert await engine.cancel(ticket)
     assert server.count("POST /sdapi/v1/interrupt") == 1
+
+
+# older than task ids
+
+
+def old(server: Scripted) -> None:
+    server.flavour, server.ids = "automatic1111", False
+    server.always("GET /sdapi/v1/schedulers", missing())
+
+
+async def test_before_1_8_a_job_is_followed_by_all_the_server_does(
+    server: Scripted, engine: Forge, tmp_path: Path
+) -> None:
+    old(server)
+    ticket = await submitted(engine)
+    job = await server.job()
+    server.state |= {"sampling_step": 2}
+    async for progress in engine.observe(ticket):
+        assert (progress.phase, progress.step) == (Phase.SAMPLING, 2)
+        break
+    async with Forge(config(server)) as another:
+        assert await another.locate(ticket) is Located.RUNNING  # it may be ours
+        assert not await another.cancel(ticket)
+        job.go.set()
+        await engine.collect(ticket, tmp_path)
+        assert await another.locate(ticket) is Located.DONE
+        server.files.clear()
+        assert await another.locate(ticket) is Located.GONE
+
+
+async def test_before_1_8_an_open_request_of_ours_is_interrupted(
+    server: Scripted, engine: Forge
+) -> None:
+    old(server)
+    ticket = await submitted(engine)
+    job = await server.job()
+
+    def stop(_: Any) -> JSONResponse:
+        job.outcome = "stop"
+        job.go.set()
+        return JSONResponse({})
+
+    server.script("POST /sdapi/v1/interrupt", stop)
+    assert await engine.cancel(ticket)

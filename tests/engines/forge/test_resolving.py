@@ -303,6 +303,10 @@ async def test_inventory_lists_everything_under_its_exact_names(
 async def test_free_memory_unloads_the_model(server: Scripted, engine: Forge) -> None:
     await engine.free_memory()
     assert server.count("POST /sdapi/v1/unload-checkpoint") == 1
+    server.busy()
+    with pytest.raises(EngineBusy, match="somebody uses it"):
+        await engine.free_memory()
+    assert server.count("POST /sdapi/v1/unload-checkpoint") == 1
 
 
 async def test_upscaling_needs_no_model(engine: Forge) -> None:
