@@ -119,7 +119,9 @@ async def open_run(
             await life.park(error)
         except QueueError as error:
             await life.failed(error)
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, SystemExit) as error:
+            # SystemExit: Prefect's console logging, once nobody reads what a dead worker's child
+            # prints.
             await life.interrupted(error)
 
 
@@ -223,8 +225,8 @@ class _Life:
         message = f"parked: {reason}"
         raise Abort(message) from error
 
-    async def interrupted(self, error: asyncio.CancelledError) -> None:
-        """Our task was cancelled: is the job, or does only this process end?"""
+    async def interrupted(self, error: BaseException) -> None:
+        """Our task is ended: is the job cancelled, or does only this process end?"""
         if await self.is_over() or not await self._back_to_scheduled(
             "Handed back", "The worker stopped; it goes on from here."
         ):

@@ -181,7 +181,7 @@ def test_the_power_fails_while_jobs_generate(house: House, queue: Client, api: P
         _end_once(house, queue, ids)
 
 
-def test_the_worker_is_killed_and_its_runs_go_on_without_it(
+def test_the_worker_is_killed_and_its_runs_are_handed_back_or_go_on(
     house: House, queue: Client, api: PrefectApi
 ) -> None:
     with ExitStack() as stack:
@@ -191,9 +191,14 @@ def test_the_worker_is_killed_and_its_runs_go_on_without_it(
         _all_generate(house, ids)
         house.workers[-1].kill()
         house.workers[-1].wait()
+        may_be = {StateType.SCHEDULED, StateType.COMPLETED}
+        _each_is(
+            ids,
+            lambda _, job_id: run_of(queue, api, job_id).state_type in may_be,
+            why="they wait for a worker, or have ended",
+        )
+        house.start_worker()
         _end_once(house, queue, ids)
-    for job_id in ids.values():
-        assert run_of(queue, api, job_id).state_type is StateType.COMPLETED
 
 
 def test_a_server_restarts_and_has_forgotten_what_it_was_doing(
