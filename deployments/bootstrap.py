@@ -1,12 +1,13 @@
 """Bring Prefect in line with the saved servers: block types, pools, queues, deployments."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blocks.server import GenerationServer
 from blocks.store import PictureBucket, PictureFolder
 from deployments.deploying import PULL_STEPS, Deployer, Plan
 from deployments.pools import USUAL, make_pool
+from deployments.sandbox import save_sandbox
 from deployments.static import static_plans
 from deployments.unchanged import FLOW
 from stablequeue.errors import NotFound
@@ -29,13 +30,15 @@ class Report:
     Attributes:
         changed: One line each; empty: all was as it should be.
         unfinished: Removed servers whose jobs are not gone yet.
+        servers: The saved servers everything was made for.
     """
 
     changed: tuple[str, ...]
     unfinished: tuple[str, ...]
+    servers: tuple[ServerConfig, ...] = field(default=(), compare=False)
 
 
-def bootstrap(api: PrefectApi, *, limit: int = 1) -> Report:
+def bootstrap(api: PrefectApi, *, limit: int = 1, sandbox_url: str = "") -> Report:
     """Make everything the saved servers need; running it again changes nothing.
 
     The process must have Prefect's settings in its environment and the project's folder as its
@@ -44,12 +47,14 @@ def bootstrap(api: PrefectApi, *, limit: int = 1) -> Report:
     Args:
         api: Prefect's API.
         limit: Runs of one server active at once, for pools made now.
+        sandbox_url: Where the built-in server is reached; it is saved when no server is. Empty:
+            leave the saved servers as they are.
     """
     for block in (GenerationServer, PictureFolder, PictureBucket):
         block.register_type_and_schema()
+    changed = save_sandbox(api, sandbox_url) if sandbox_url else []
     servers = saved_servers(api)
     deployer = Deployer(api)
-    changed: list[str] = []
     if make_pool(api, ANY, description="Jobs for any server", limit=ANY_LIMIT):
         changed.append(f"pool {ANY}")
     plans = static_plans(project_dir())
@@ -71,7 +76,7 @@ def bootstrap(api: PrefectApi, *, limit: int = 1) -> Report:
             changed.append(f"{deployment.name}: removed")
     for line in changed:
         logger.info("%s", line)
-    return Report(tuple(changed), tuple(unfinished))
+    return Report(tuple(changed), tuple(unfinished), tuple(servers))
 
 
 def _pool_for(api: PrefectApi, server: ServerConfig, limit: int) -> bool:

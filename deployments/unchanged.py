@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import stablequeue
+from deployments.sandbox import moved
 from stablequeue.errors import NotFound
 from stablequeue.prefect_api import PrefectApi
 from stablequeue.servers import ANY, ServerConfig
@@ -31,8 +32,19 @@ def fingerprint(servers: Sequence[ServerConfig], project: Path, *, limit: int) -
     return digest.hexdigest()
 
 
-def is_made(api: PrefectApi, servers: Sequence[ServerConfig], mark: str) -> bool:
-    """Whether `mark` was left by the last run, and nothing was taken away since."""
+def is_made(
+    api: PrefectApi, servers: Sequence[ServerConfig], mark: str, *, sandbox_url: str = ""
+) -> bool:
+    """Whether `mark` was left by the last run, and nothing was taken away since.
+
+    Args:
+        api: Prefect's API.
+        servers: The saved ones.
+        mark: What `fingerprint` says of them now.
+        sandbox_url: Where the built-in server has to be saved; empty: anywhere.
+    """
+    if sandbox_url and (not servers or moved(servers, sandbox_url)):
+        return False
     try:
         if api.variable(VARIABLE) != mark:
             return False

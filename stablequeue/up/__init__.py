@@ -10,68 +10,99 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
+import socket
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from logging.handlers import RotatingFileHandler
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from stablequeue.catalogue import open_catalogue
-from stablequeue.errors import PrefectUnreachable, QueueError, Refused
+from stablequeue.errors import PrefectUnreachable, Refused
 from stablequeue.prefect_api import PrefectApi, open_prefect
-from stablequeue.project import project_dir
 from stablequeue.secrets import private_folder
-from stablequeue.server_blocks import save_server, saved_servers
-from stablequeue.server_settings import clean_environment, client_environment
-from stablequeue.servers import ANY, ServerConfig
+from stablequeue.server_settings import forget_address, running_url
 from stablequeue.settings import Settings
 from stablequeue.up.caretaker import Caretaker
+from stablequeue.up.children import Children
 from stablequeue.up.discover import discover
 from stablequeue.up.files import FilesServer, listen
-from stablequeue.up.processes import Child, run_once
+from stablequeue.up.following import Following
+from stablequeue.up.processes import Child
+from stablequeue.worker.pools import PoolList
 
 logger = logging.getLogger("stablequeue.up")
 
 Say = Callable[[str], None]
 
-SANDBOX_ALIASES = {"sandbox": "comfyui", "sandbox-forge": "forge"}
-"""Servers saved when there is none: one built-in server, spoken to in two protocols."""
-
-_WATCH_EVERY_S = 3.0
 _SERVER_WITHIN_S = 120.0
-_SETUP_WITHIN_S = 120.0
-_POLL_S = 0.1
+_POLL_S = 0.05
+_LARGEST_LOG = 5_000_000
 
 
 def run(settings: Settings, *, say: Say = print) -> int:
     """Run everything until SIGINT or SIGTERM; return the exit code.
 
     Raises:
-        Refused: It already runs for this home, or a port is taken.
+        Refused: It already runs for this home, a port is taken, or Prefect's server does not start.
     """
-    for folder in (settings.home, settings.run_folder, settings.locks):
+    for folder in (settings.home, settings.run_folder, settings.locks, settings.home / "logs"):
         private_folder(folder)
     lock = FileLock(settings.run_folder / "up.lock", timeout=0)
     try:
-        with lock:
-            (settings.run_folder / "up.json").unlink(missing_ok=True)
-            return asyncio.run(_Up(settings, say).main())
+        with lock, _logging(settings):
+            facts = settings.run_folder / "up.json"
+            facts.unlink(missing_ok=True)
+            try:
+                return asyncio.run(_Up(settings, say).main())
+            finally:
+                facts.unlink(missing_ok=True)
     except Timeout:
         message = f"StableQueue already runs for {settings.home}"
         raise Refused(message) from None
 
 
+@contextmanager
+def _logging(settings: Settings) -> Generator[None]:
+    """Keep everything in a file; warnings also go to the terminal."""
+    ours = logging.getLogger("stablequeue")
+    handler = RotatingFileHandler(
+        settings.home / "logs" / "up.log",
+        maxBytes=_LARGEST_LOG,
+        backupCount=1,
+        encoding="utf-8",
+        delay=True,
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before, handlers = ours.level, ours.handlers
+    terminals = handlers or [logging.StreamHandler()]
+    for terminal in terminals:  # the command line has set one up, with a level on the logger
+        terminal.setLevel(before or logging.WARNING)
+    ours.handlers = [*terminals, handler]
+    ours.setLevel(settings.log_level)
+    try:
+        yield
+    finally:
+        ours.handlers = handlers
+        ours.setLevel(before)
+        handler.close()
+
+
 class _Up:
+    """Starts everything in an order that lets the slow parts overlap.
+
+    Prefect's server takes longest. Meanwhile the worker imports what it needs and waits for its
+    list of pools, and what makes the deployments waits for the server; at a first start, when
+    there certainly is something to make, it imports Prefect meanwhile too.
+    """
+
     def __init__(self, settings: Settings, say: Say) -> None:
         self._settings = settings
         self._say = say
+        self._children = Children(settings)
         self._stop = asyncio.Event()
-        self._workers: dict[str, Child] = {}
-        self._known: dict[str, ServerConfig] = {}
-        self._sandbox: Child | None = None
         self._failure: BaseException | None = None
-        self._facts: dict[str, object] = {}
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -104,29 +135,63 @@ class _Up:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self._settings
-        files = listen("127.0.0.1", settings.files_port)
+        files = self._listen_for_files()
         stack.callback(files.close)
+        finding = asyncio.create_task(discover())
+        stack.callback(finding.cancel)
+        first = not (settings.home / "prefect" / "prefect.db").exists()
+        server = await self._start_prefect(stack)
         catalogue = open_catalogue(settings.catalogue)
         stack.callback(catalogue.close)
         migrating = asyncio.create_task(asyncio.to_thread(catalogue.migrate))
-        if not settings.prefect_api_url:
-            await self._start_prefect(stack)
+        if not settings.prefect_port:  # nobody knows the address before the server has one
+            await self._until_started(server)
+        pools = PoolList(settings.run_folder / "pools.json")
+        pools.file.unlink(missing_ok=True)
+        worker = self._children.worker(pools)
+        stack.push_async_callback(worker.stop)
+        await worker.start()
+        api = stack.enter_context(open_prefect(settings))
+        following = Following(self._children, api, pools, self._say)
+        stack.push_async_callback(following.stop)
+        making = asyncio.create_task(following.set_up(self._first_arguments(first=first)))
+        stack.push_async_callback(_cancel, making)
+        await self._until_started(server)
+        await self._until_answers(api)
+        await self._background(stack, FilesServer(settings).serve(sockets=[files]), "files")
         report = await migrating
         if report.changed and report.backup:
             self._say(f"The catalogue was brought up to date; a copy of it: {report.backup}")
-        api = stack.enter_context(open_prefect(settings))
-        await self._wait_for(api)
-        await self._background(stack, FilesServer(settings).serve(sockets=[files]), "files")
-        port: int = files.getsockname()[1]
-        self._facts = {"files": f"http://127.0.0.1:{port}", "pid": os.getpid()}
-        stack.push_async_callback(self._stop_workers)
-        await self._set_up()
-        await self._first_servers(api)
-        await self._follow_servers(api)
+        await making
+        await following.begin()
         await self._background(stack, Caretaker(catalogue, api).run(), "caretaker")
-        await self._background(stack, self._watch(api), "watching the servers")
-        _tell(settings, {**self._facts, "ready": True})
-        self._greet(api)
+        await self._background(stack, following.watch(), "watching the servers")
+        address = f"http://127.0.0.1:{files.getsockname()[1]}"
+        _tell(settings, {"files": address, "pid": os.getpid(), "ready": True})
+        self._greet(api, following)
+        self._offer(following, [(found.url, found.command) for found in await finding])
+
+    def _first_arguments(self, *, first: bool) -> list[str]:
+        arguments = ["--wait", str(_SERVER_WITHIN_S), "--sandbox-url", self._sandbox_url()]
+        return [*arguments, "--ahead"] if first else arguments
+
+    def _sandbox_url(self) -> str:
+        port = self._settings.sandbox_port
+        if not port:
+            with listen("127.0.0.1", 0) as probe:
+                port = probe.getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def _listen_for_files(self) -> socket.socket:
+        port = self._settings.files_port
+        try:
+            return listen("127.0.0.1", port)
+        except OSError as error:
+            message = (
+                f"port {port}, for thumbnails, is taken ({error.strerror}); choose another with"
+                " STABLEQUEUE_FILES_PORT, 0 for any free one"
+            )
+            raise Refused(message) from error
 
     async def _background(
         self, stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str
@@ -139,140 +204,65 @@ class _Up:
                 self._failure = ended.exception()
                 self._stop.set()
 
-        async def end() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
         task.add_done_callback(over)
-        stack.push_async_callback(end)
+        stack.push_async_callback(_cancel, task)
 
-    async def _start_prefect(self, stack: AsyncExitStack) -> None:
-        server = self._child("prefect", ["-m", "stablequeue.server"], clean_environment())
-        await server.start()
+    async def _start_prefect(self, stack: AsyncExitStack) -> Child | None:
+        """Start our own Prefect server; None: somebody else's is used."""
+        if self._settings.prefect_api_url:
+            return None
+        forget_address(self._settings)  # of one that was killed
+        server = self._children.prefect()
         stack.push_async_callback(server.stop)
+        await server.start()
         self._say("Starting Prefect's server ...")
+        return server
 
-    async def _wait_for(self, api: PrefectApi) -> None:
+    async def _until_started(self, server: Child | None) -> None:
+        """Return when our server, and nobody else on its port, takes requests."""
+        deadline = asyncio.get_running_loop().time() + _SERVER_WITHIN_S
+        while server is not None:
+            if url := running_url(self._settings):
+                port = url.removesuffix("/api").rpartition(":")[2]
+                server.environment = {**server.environment, "STABLEQUEUE_PREFECT_PORT": port}
+                return
+            late = asyncio.get_running_loop().time() > deadline
+            if server.deaths or late:
+                why = "it takes too long" if late else server.last_words()
+                message = f"Prefect's server does not start: {why} (its log: {server.log})"
+                raise PrefectUnreachable(message)
+            await asyncio.sleep(_POLL_S)
+
+    async def _until_answers(self, api: PrefectApi) -> None:
         deadline = asyncio.get_running_loop().time() + _SERVER_WITHIN_S
         while True:
             try:
                 await asyncio.to_thread(api.healthy)
-            except PrefectUnreachable as error:
+            except PrefectUnreachable:
                 if asyncio.get_running_loop().time() > deadline:
-                    message = f"{error}. Its log: {self._log('prefect')}"
-                    raise PrefectUnreachable(message) from error
+                    raise
                 await asyncio.sleep(_POLL_S)
             else:
                 return
 
-    async def _set_up(self) -> None:
-        """Register block types; make pools, queues and deployments of the saved servers."""
-        child = self._child("deployments", ["-m", "deployments"], self._client_environment())
-        child.folder = project_dir()
-        code = await run_once(child, within_s=_SETUP_WITHIN_S)
-        if code:
-            message = f"pools and deployments could not be made; see {child.log}"
-            raise Refused(message)
-
-    async def _first_servers(self, api: PrefectApi) -> None:
-        """Save the sandbox when no server is saved; start it when it is one of them."""
-        servers = await asyncio.to_thread(saved_servers, api)
-        url = f"http://127.0.0.1:{self._settings.sandbox_port}"
-        if not servers:
-            for alias, kind in SANDBOX_ALIASES.items():
-                config = ServerConfig.model_validate(
-                    {"alias": alias, "type": kind, "url": url, "sandbox": True, "card": "sandbox/0"}
-                )
-                await asyncio.to_thread(save_server, api, config)
-            self._say("No server is saved: the built-in sandbox paints test cards, no GPU needed.")
-        for found in await discover():
-            if not any(str(server.url).rstrip("/") == found.url for server in servers):
-                self._say(f"Found {found.type} at {found.url}. Add it with: {found.command}")
-
-    async def _follow_servers(self, api: PrefectApi) -> None:
-        """Bring workers and sandbox in line with the servers saved now."""
-        servers = {server.alias: server for server in await asyncio.to_thread(saved_servers, api)}
-        if servers == self._known and self._workers:
-            return
-        if servers != self._known:
-            await self._set_up()
-        if any(server.sandbox for server in servers.values()):
-            await self._start_sandbox()
-        new = [alias for alias in servers if alias not in self._workers]
-        if ANY not in self._workers:
-            new.append(ANY)
-        if new:
-            await self._start_worker(sorted(new))
-        for alias in [name for name in self._workers if name != ANY and name not in servers]:
-            logger.info("%s is no longer saved; its worker ends with the others", alias)
-            self._workers.pop(alias)
-        for alias in new:
-            if alias != ANY and self._known:
-                self._say(f"Server {alias} is ready.")
-        self._known = servers
-
-    async def _start_sandbox(self) -> None:
-        if self._sandbox is not None:
-            return
-        home = self._settings.home / "sandbox"
-        self._sandbox = self._child(
-            "sandbox",
-            [
-                *("-m", "stablequeue.sandbox", "--protocol", "both"),
-                *("--port", str(self._settings.sandbox_port), "--home", str(home)),
-            ],
-            clean_environment(),
-        )
-        await self._sandbox.start()
-
-    async def _start_worker(self, pools: list[str]) -> None:
-        name = "worker" if ANY in pools else f"worker-{pools[0]}"
-        worker = self._child(
-            name, ["-m", "stablequeue.worker", *pools], self._client_environment(), stop_within_s=20
-        )
-        worker.folder = project_dir()
-        await worker.start()
-        self._workers.update(dict.fromkeys(pools, worker))
-
-    async def _stop_workers(self) -> None:
-        children = [*dict.fromkeys(self._workers.values()), *filter(None, [self._sandbox])]
-        await asyncio.gather(*(child.stop() for child in children))
-
-    async def _watch(self, api: PrefectApi) -> None:
-        while True:
-            await asyncio.sleep(_WATCH_EVERY_S)
-            try:
-                await self._follow_servers(api)
-            except QueueError as error:
-                logger.warning("looking at the saved servers: %s", error)
-
-    def _greet(self, api: PrefectApi) -> None:
+    def _greet(self, api: PrefectApi, following: Following) -> None:
+        if all(server.sandbox for server in following.servers.values()):
+            self._say("Only the built-in sandbox is saved. It paints test cards, no GPU needed.")
         self._say(f"Ready. Prefect's pages: {api.url.removesuffix('/api')} (stablequeue ui)")
-        self._say(f"Servers: {', '.join(sorted(self._known))}. Pictures: {_where(self._settings)}")
+        servers = ", ".join(sorted(following.servers))
+        self._say(f"Servers: {servers}. Pictures: {_where(self._settings)}")
         self._say('Try: stablequeue submit "a lighthouse at night" --wait')
 
-    def _child(
-        self,
-        name: str,
-        arguments: list[str],
-        environment: dict[str, str],
-        *,
-        stop_within_s: float = 10.0,
-    ) -> Child:
-        ours = {"STABLEQUEUE_HOME": str(self._settings.home), "PYTHONUNBUFFERED": "1"}
-        return Child(
-            name=name,
-            arguments=arguments,
-            environment={**environment, **ours},
-            log=self._log(name),
-            stop_within_s=stop_within_s,
-        )
+    def _offer(self, following: Following, found: list[tuple[str, str]]) -> None:
+        saved = {server.base_url for server in following.servers.values()}
+        for url, command in found:
+            if url not in saved:
+                self._say(f"Found a server at {url}. Add it with: {command}")
 
-    def _client_environment(self) -> dict[str, str]:
-        return {**clean_environment(), **client_environment(self._settings)}
 
-    def _log(self, name: str) -> Path:
-        return self._settings.home / "logs" / f"{name}.log"
+async def _cancel(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _where(settings: Settings) -> str:

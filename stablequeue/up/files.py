@@ -54,6 +54,7 @@ class FilesServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 files_app(settings),
+                lifespan="off",
                 log_level="warning",
                 access_log=False,
                 server_header=False,

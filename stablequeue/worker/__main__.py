@@ -1,4 +1,8 @@
-"""`python -m stablequeue.worker POOL [POOL...]`: the workers of these pools, in one process."""
+"""The workers of several pools, in one process: `python -m stablequeue.worker POOL...`.
+
+With `--follow FILE` the pools are those the file lists (JSON, see `stablequeue.worker.pools`), from
+when it appears, and change with it.
+"""
 
 import argparse
 import logging
@@ -7,23 +11,33 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 
 from stablequeue.errors import QueueError
+from stablequeue.processes import collect_seldom
 from stablequeue.server_settings import clean_environment, client_environment
 from stablequeue.settings import Settings, load
+from stablequeue.worker.pools import PoolList
+
+Pools = Callable[[], Collection[str]]
 
 TRIED_VERSIONS = re.compile(r"3\.(8|9)\.\d")
 """Versions of Prefect whose process worker ours extends."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the named pools until stopped; 0, or 1 when it cannot begin."""
+    """Serve the pools until stopped; 0, or 1 when it cannot begin."""
     parser = argparse.ArgumentParser(prog="python -m stablequeue.worker", description=__doc__)
-    parser.add_argument("pools", nargs="+", metavar="POOL", help="an alias, or any")
-    pools: list[str] = parser.parse_args(arguments).pools
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("pools", nargs="*", default=[], metavar="POOL", help="an alias, or any")
+    which.add_argument("--follow", type=Path, metavar="FILE", help="serve what it lists")
+    options = parser.parse_args(arguments)
+    named: list[str] = list(dict.fromkeys(options.pools))
+    pools: Pools = PoolList(options.follow) if options.follow else lambda: named
     try:
         settings = load()
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -31,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _take_environment(settings)
         if not TRIED_VERSIONS.match(version("prefect")):
             return _stock_workers(pools)
+        collect_seldom()
         from stablequeue.worker.host import serve  # noqa: PLC0415  imports Prefect
 
         serve(settings, pools)
@@ -47,7 +62,7 @@ def _take_environment(settings: Settings) -> None:
     os.environ.update(environment)
 
 
-def _stock_workers(pools: Sequence[str]) -> int:
+def _stock_workers(pools: Pools) -> int:
     """Run Prefect's own process workers instead: slower, but they run the same flows."""
     logging.getLogger("stablequeue").warning(
         "Prefect %s was not tried with this release; its own process worker runs the flows,"
@@ -55,15 +70,25 @@ def _stock_workers(pools: Sequence[str]) -> int:
         version("prefect"),
     )
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool"]
-    workers = [subprocess.Popen([*command, pool]) for pool in pools]  # noqa: S603
+    workers: dict[str, subprocess.Popen[bytes]] = {}
+    stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
-        for worker in workers:
-            worker.terminate()
+        stopping.set()
 
     signal.signal(signal.SIGTERM, stop)
-    return max(worker.wait() for worker in workers)
+    while not stopping.is_set():
+        wanted = pools()
+        for pool in wanted:
+            if pool not in workers or workers[pool].poll() is not None:
+                workers[pool] = subprocess.Popen([*command, pool])  # noqa: S603
+        for pool in [name for name in workers if name not in wanted]:
+            workers.pop(pool).terminate()
+        stopping.wait(1)
+    for worker in workers.values():
+        worker.terminate()
+    return max((worker.wait() for worker in workers.values()), default=0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from types import FrameType
 from uuid import UUID
 
@@ -27,6 +28,7 @@ logger = logging.getLogger("stablequeue.worker")
 RECONCILE_EVERY_S = 60.0
 _AGAIN_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 _TEARDOWN_S = 8.0
+_LOOK_EVERY_S = 1.0
 _STOPPED = "The worker was stopped; the job goes on when one runs again."
 
 
@@ -35,13 +37,15 @@ class WorkerHost:
 
     Args:
         settings: This installation's.
-        pools: Names of work pools; they must exist.
+        pools: Asked every second for the names of the work pools to serve; they must exist.
     """
 
-    def __init__(self, settings: Settings, pools: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, pools: Callable[[], Collection[str]]) -> None:
         self._settings = settings
-        self._pools = list(dict.fromkeys(pools))
+        self._pools = pools
+        self._serving: dict[str, asyncio.Task[None]] = {}
         self._workers: dict[str, GpuServerWorker] = {}
+        self._more = asyncio.Event()
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -52,16 +56,38 @@ class WorkerHost:
         """Serve the pools until stopped, then leave no run behind."""
         sweep(self._settings)
         with open_prefect(self._settings) as api:
-            tasks = [asyncio.create_task(self._serve(pool)) for pool in self._pools]
-            tasks.append(asyncio.create_task(self._reconcile(api)))
+            reconciling = asyncio.create_task(self._reconcile(api))
             try:
-                await self._stopping.wait()
+                await self._follow_pools(api)
             finally:
-                left = self._abandon()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks, timeout=_TEARDOWN_S)
-                await asyncio.to_thread(self._settle_all, api, left)
+                reconciling.cancel()
+                await self._leave(api, list(self._serving))
+
+    async def _follow_pools(self, api: PrefectApi) -> None:
+        while not self._stopping.is_set():
+            wanted = self._pools()
+            for pool in wanted:
+                if pool not in self._serving:
+                    self._serving[pool] = asyncio.create_task(self._serve(pool))
+                    self._more.set()
+            if gone := [pool for pool in self._serving if pool not in wanted]:
+                await self._leave(api, gone)
+                logger.info("not served any more: %s", ", ".join(gone))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._stopping.wait()
+
+    async def _leave(self, api: PrefectApi, pools: Sequence[str]) -> None:
+        """Serve these pools no longer; what still runs there waits again."""
+        left = self._abandon(pools)
+        tasks = [self._serving.pop(pool) for pool in pools]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_TEARDOWN_S)
+        for pool in pools:
+            self._workers.pop(pool, None)
+        await asyncio.to_thread(self._settle_all, api, left)
 
     async def _serve(self, pool: str) -> None:
         """Keep a worker for `pool`; one that fails (the API was away for long) is replaced."""
@@ -82,25 +108,34 @@ class WorkerHost:
                 await asyncio.sleep(wait)
 
     async def _reconcile(self, api: PrefectApi) -> None:
+        """Look for lost runs whenever a pool joins, and every minute."""
         while True:
-            ours = {str(run_id) for run_id in self._active()}
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECONCILE_EVERY_S):
+                    await self._more.wait()
+            self._more.clear()
+            if not self._serving:
+                continue
+            pools, ours = list(self._serving), {str(run_id) for run_id in self._active()}
             try:
-                await asyncio.to_thread(settle_lost, api, self._settings, self._pools, ours=ours)
+                await asyncio.to_thread(settle_lost, api, self._settings, pools, ours=ours)
             except PrefectError as error:
                 logger.warning("looking for lost runs: %s", error)
-            await asyncio.sleep(RECONCILE_EVERY_S)
 
-    def _active(self) -> set[UUID]:
-        workers = self._workers.values()
+    def _active(self, pools: Sequence[str] | None = None) -> set[UUID]:
+        workers = self._of(pools)
         return {run_id for worker in workers for run_id in {*worker.children, *worker.starting}}
 
-    def _abandon(self) -> set[UUID]:
+    def _abandon(self, pools: Sequence[str]) -> set[UUID]:
         """Kill every child; nothing is awaited between, so Prefect reports none as crashed."""
-        left = self._active()
-        for worker in self._workers.values():
+        left = self._active(pools)
+        for worker in self._of(pools):
             for pid in list(worker.children.values()):
                 kill(pid)
         return left
+
+    def _of(self, pools: Sequence[str] | None) -> list[GpuServerWorker]:
+        return [worker for pool, worker in self._workers.items() if pools is None or pool in pools]
 
     def _settle_all(self, api: PrefectApi, runs: set[UUID]) -> None:
         for run_id in runs:
@@ -110,8 +145,8 @@ class WorkerHost:
                 logger.warning("run %s is left for the next worker: %s", run_id, error)
 
 
-def serve(settings: Settings, pools: Sequence[str]) -> None:
-    """Serve `pools` in this process until SIGTERM or Ctrl-C."""
+def serve(settings: Settings, pools: Callable[[], Collection[str]]) -> None:
+    """Serve what `pools` names in this process until SIGTERM or Ctrl-C."""
 
     async def main() -> None:
         host = WorkerHost(settings, pools)

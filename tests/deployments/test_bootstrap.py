@@ -14,8 +14,9 @@ from deployments.unchanged import fingerprint, is_made, remember
 from stablequeue.errors import NotFound, PrefectRefused
 from stablequeue.prefect_api import NewRun, PrefectApi
 from stablequeue.project import project_dir
-from stablequeue.server_blocks import SERVER_BLOCK, remove_server, save_server
-from stablequeue.servers import ServerConfig
+from stablequeue.server_blocks import SERVER_BLOCK, remove_server, save_server, saved_servers
+from stablequeue.servers import ANY, ServerConfig
+from stablequeue.worker import WORKER_TYPE
 from tests.support.prefect import PrefectServer, copied_home, start_server, stop_process
 
 CANARY = "canary-password"
@@ -45,6 +46,9 @@ def api(own: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prefect
         for document in api.block_documents(SERVER_BLOCK):
             remove_server(api, document.name)
         bootstrap(api)
+        for pool in api.pools(kind=WORKER_TYPE):
+            if pool.name != ANY:  # left by a test that deleted its deployment by hand
+                api.delete_pool(pool.name)
         yield api
 
 
@@ -209,3 +213,29 @@ def test_no_server_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("stablequeue: ")
     assert "stablequeue up" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_sandbox_is_saved_when_no_server_is_and_moves_with_its_port(
+    own: PrefectServer, api: PrefectApi
+) -> None:
+    report = bootstrap(api, sandbox_url="http://127.0.0.1:5001")
+    assert [(one.alias, one.type, one.base_url) for one in report.servers] == [
+        ("sandbox", "comfyui", "http://127.0.0.1:5001"),
+        ("sandbox-forge", "forge", "http://127.0.0.1:5001"),
+    ]
+    assert api.deployment("generate/sandbox-forge").pool == "sandbox-forge"
+    save_server(api, server("gpu-a"))
+    done = run(
+        own, "deployments", "--json", "--wait", "5", "--sandbox-url", "http://127.0.0.1:5002"
+    )
+    assert done.returncode == 0, done.stderr
+    changed: list[str] = json.loads(done.stdout.splitlines()[-1])
+    assert "server sandbox at http://127.0.0.1:5002" in changed
+    urls = {one.alias: one.base_url for one in saved_servers(api)}
+    assert urls["sandbox-forge"] == "http://127.0.0.1:5002"
+    assert urls["gpu-a"] == "http://127.0.0.1:8188"
+    done = run(own, "deployments", "--json", "--ahead", "--sandbox-url", "http://127.0.0.1:5002")
+    assert (done.returncode, done.stdout.strip()) == (0, "[]")
+    for alias in ("sandbox", "sandbox-forge"):
+        remove_server(api, alias)
+    assert bootstrap(api, sandbox_url="http://127.0.0.1:5002").servers == (server("gpu-a"),)

@@ -1,6 +1,7 @@
 """The worker type, as far as it can be looked at without running anything."""
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,25 @@ def test_an_untried_prefect_gets_its_own_workers_one_a_pool(
     class Started:
         def __init__(self, arguments: list[str]) -> None:
             started.append(arguments)
+            if len(started) == 2:
+                handlers[0]()
+
+        def poll(self) -> None:
+            """It runs."""
+
+        def terminate(self) -> None:
+            """It ends."""
 
         def wait(self) -> int:
             return 0
 
     def nothing(*_arguments: object) -> None:
-        """Leave this process's environment and signals alone."""
+        """Leave this process's environment alone."""
+
+    def keep(number: int, stop: Callable[[int, None], None]) -> None:
+        handlers.append(lambda: stop(number, None))
+
+    handlers: list[Callable[[], None]] = []
 
     def untried(_package: str) -> str:
         return "3.99.0"
@@ -101,7 +115,7 @@ def test_an_untried_prefect_gets_its_own_workers_one_a_pool(
     monkeypatch.setattr(command, "version", untried)
     monkeypatch.setattr(command, "_take_environment", nothing)
     monkeypatch.setattr(command.subprocess, "Popen", Started)
-    monkeypatch.setattr(command.signal, "signal", nothing)
+    monkeypatch.setattr(command.signal, "signal", keep)
     monkeypatch.setenv("STABLEQUEUE_HOME", str(tmp_path))
     assert command.main(["gpu-a", "any"]) == 0
     assert [arguments[-1] for arguments in started] == ["gpu-a", "any"]
