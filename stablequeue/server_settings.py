@@ -53,6 +53,10 @@ CLIENT: Mapping[str, str] = {
     "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    # A run's log shows what was said to its server; outside a run our lines go nowhere but to the
+    # process's own output, and Prefect would warn about each.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "stablequeue",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_CLI_PROMPT": "false",
     "DO_NOT_TRACK": "1",
 }
