@@ -57,10 +57,13 @@ class S3Store:
         size, md5 = self._measure(source, sha256)
         for candidate in numbered(key, _NAMES_TRIED):
             found = self._sha256_of(candidate)
-            if found is None and self._send(source, candidate, sha256=sha256, mime=mime, md5=md5):
-                return self._blob(candidate, sha256, size, written=True)
-            if found is None:  # somebody else took the name between our look and now
+            if found is None:
+                sent = self._send(source, candidate, sha256=sha256, mime=mime, md5=md5)
+                # Somebody else may have taken the name between our look and now; a service
+                # without conditional writes even lets the last of two win.
                 found = self._sha256_of(candidate)
+                if sent and found == sha256:
+                    return self._blob(candidate, sha256, size, written=True)
             if found == sha256:
                 return self._blob(candidate, sha256, size, written=False)
         raise StoreError(
