@@ -5,6 +5,7 @@ A result is one folder per attempt, complete when `result.json` has been renamed
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ _WRITTEN = TypeAdapter(_Result)
 def attempt_folder(spool: Path, index: int, attempt: int) -> Path:
     """Return the folder of one attempt's result inside a job's spool."""
     return spool / f"{index}-{attempt}"
+
+
+def remove_attempts(spool: Path, index: int) -> None:
+    """Remove what every attempt at one picture left in a job's spool: the picture is stored."""
+    for folder in spool.glob(f"{index}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare(folder: Path) -> None:

@@ -5,7 +5,6 @@ one row per (job, picture, ordinal) whichever attempt brought it.
 """
 
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from stablequeue.catalogue import Asset, Attempt, AttemptState, NewAsset
 from stablequeue.engines.base import RawAsset, RawResult, Resolution
 from stablequeue.errors import JobFailed, QueueError, ResultLost, StoreUnavailable
 from stablequeue.pipeline.job import Job, logger
-from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result
+from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result, remove_attempts
 from stablequeue.storage import (
     Sniffed,
     can_reencode,
@@ -65,7 +64,7 @@ async def store(job: Job) -> Stored:
         folder = attempt_folder(job.spool, index, attempt.attempt)
         if attempt.state is AttemptState.STORED:
             stored.add(index)
-            await job.call(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
+            await job.call(lambda index=index: remove_attempts(job.spool, index))
         if attempt.state is not AttemptState.COLLECTED:
             continue
         result = await job.call(lambda folder=folder: read_result(folder))
@@ -77,7 +76,7 @@ async def store(job: Job) -> Stored:
             )
         await _store_result(job, attempt, result)
         censored = censored or result.censored
-        await job.call(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
+        await job.call(lambda index=index: remove_attempts(job.spool, index))
     assets = await job.call(lambda: job.catalogue.assets(job.id))
     _remove_if_empty(job.spool)
     warnings = [*job.warnings, *(warning for asset in assets for warning in asset.warnings)]

@@ -17,6 +17,7 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import Flow, FlowRun, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
@@ -156,6 +157,22 @@ class GpuServerWorker(ProcessWorker):
         if result.status_code:
             await self._say_cancelled(flow_run.id)
         return result
+
+    @override
+    async def _propose_crashed_state(
+        self, flow_run: FlowRun, message: str, client: PrefectClient | None = None
+    ) -> None:
+        """Report a crash, unless the run waits again.
+
+        Prefect's runner reports it first, so by now somebody may have retried the run.
+        """
+        try:
+            run = await self.client.read_flow_run(flow_run.id)
+        except (ObjectNotFound, httpx.HTTPError) as error:
+            logger.warning("run %s is left to be settled: %s", flow_run.id, error)
+            return
+        if run.state is None or not run.state.is_scheduled():
+            await super()._propose_crashed_state(flow_run, message, client=client)
 
     async def _say_cancelled(self, run_id: UUID) -> None:
         """End a run that was being cancelled when its process was killed by somebody else.

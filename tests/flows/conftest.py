@@ -73,6 +73,15 @@ class House:
         self.workers.append(worker)
         return worker
 
+    def calm_down(self, client: Client) -> None:
+        """Leave nothing behind for the next test: neither faults nor jobs that run."""
+        for sandbox in self.sandboxes.values():
+            sandbox.faults.clear()
+            sandbox.config.step_seconds = 0.0
+            sandbox.start()
+        for change in client.cancel_all():
+            client.wait(change.job_id, timeout=30)
+
     def has_worker(self) -> None:
         """Make sure that a worker lives: tests may kill it, and it may have died by itself."""
         worker = self.workers[-1]
@@ -143,6 +152,7 @@ def queue(house: House) -> Iterator[Client]:
     house.has_worker()
     with house.client() as client:
         yield client
+        house.calm_down(client)
 
 
 @pytest.fixture

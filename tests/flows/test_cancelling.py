@@ -82,7 +82,7 @@ def test_a_cancelled_job_leaves_the_foreign_ones_before_and_after_it_alone(
     with ExitStack() as stack:
         for sandbox in house.sandboxes.values():
             stack.enter_context(slow(sandbox, 0.5))
-        before = {alias: Foreign(sandbox, steps=40) for alias, sandbox in house.sandboxes.items()}
+        before = {alias: Foreign(sandbox, steps=400) for alias, sandbox in house.sandboxes.items()}
         ids = jobs()
         for alias, job_id in ids.items():
             wait_until(phase(queue, job_id, "Waiting"), timeout_s=60, why=f"{alias} waits")

@@ -98,7 +98,7 @@ def test_killed_while_resolving_and_while_waiting_for_somebody_else(
         for sandbox in house.sandboxes.values():
             sandbox.faults.clear()
             stack.enter_context(slow(sandbox, 0.5))
-        foreign = [Foreign(sandbox, steps=30) for sandbox in house.sandboxes.values()]
+        foreign = [Foreign(sandbox, steps=400) for sandbox in house.sandboxes.values()]
         _retry(queue, ids)
         _each_is(ids, lambda _, job_id: queue.job(job_id).phase == "Waiting", why="they wait")
         _kill_both(queue, api, ids)
