@@ -14,7 +14,7 @@ from stablequeue.catalogue import AttemptState, Catalogue, StoredRequest
 from stablequeue.errors import NotFound, Refused, StoreUnavailable
 from stablequeue.flowrun import Ending, Run
 from stablequeue.flowrun import open_run as open_flow_run
-from stablequeue.pipeline.resolve import choose_server
+from stablequeue.pipeline.resolve import EVERY_PARKED, choose_server
 from stablequeue.request import GenerationRequest
 from stablequeue.server_blocks import SERVER_BLOCK, config_of
 from stablequeue.servers import ANY, ServerConfig
@@ -102,7 +102,7 @@ class _Saved:
         free = [server for server in servers if server.alias not in parked]
         if servers and not free:
             reason = next(iter(parked.values())).reason
-            raise StoreUnavailable(ANY, f"every server is parked: {reason}")
+            raise StoreUnavailable(ANY, f"{EVERY_PARKED}: {reason}")
         pools = {pool.name: pool for pool in await self._client.read_work_pools(limit=200)}
         running = [
             server

@@ -20,6 +20,9 @@ from stablequeue.pipeline.job import Job, logger
 from stablequeue.request import GenerationRequest
 from stablequeue.servers import ANY, ServerConfig
 
+EVERY_PARKED = "every server is parked"
+"""Why jobs for any server are parked; they go on by themselves once one of them is not."""
+
 _PROBE_WITHIN_S = 20.0
 
 

@@ -2,8 +2,8 @@
 
 Accepted jobs that have no run are sent; jobs whose run ended without our flow (crashed, cancelled
 while waiting, deleted in Prefect's UI) get their outcome; remote jobs of cancelled jobs are
-stopped until the server confirms it. Every step may be repeated, and a fault of one is logged and
-left to the next round.
+stopped until the server confirms it; jobs for any server go on as soon as one is not parked. Every
+step may be repeated, and a fault of one is logged and left to the next round.
 """
 
 import asyncio
@@ -21,10 +21,12 @@ from stablequeue.catalogue import (
 )
 from stablequeue.engines import open_engine
 from stablequeue.engines.base import Located
-from stablequeue.errors import QueueError
+from stablequeue.errors import NotFound, PrefectRefused, QueueError
+from stablequeue.pipeline.resolve import EVERY_PARKED
 from stablequeue.prefect_api import PrefectApi, Run, StateType, run_filter
 from stablequeue.sending import send
-from stablequeue.server_blocks import saved_server
+from stablequeue.server_blocks import saved_server, saved_servers
+from stablequeue.servers import ANY
 
 logger = logging.getLogger("stablequeue.caretaker")
 
@@ -54,11 +56,18 @@ class Caretaker:
         self._catalogue = catalogue
         self._api = api
         self._round = 0
+        self._told: set[str] = set()
 
     async def run(self) -> None:
         """Do everything again and again until cancelled."""
         while True:
-            for step in (self.send_accepted, self.note_endings, self.settle_cancelled):
+            steps = (
+                self.send_accepted,
+                self.note_endings,
+                self.settle_cancelled,
+                self.resume_any,
+            )
+            for step in steps:
                 try:
                     await step()
                 except QueueError as error:
@@ -72,8 +81,14 @@ class Caretaker:
             lambda: self._catalogue.unsent(older_than_s=UNSENT_AFTER_S, limit=_BATCH)
         )
         for stored in waiting:
-            await asyncio.to_thread(send, stored, api=self._api, catalogue=self._catalogue)
-            logger.info("sent %s", stored.job_id)
+            try:
+                await asyncio.to_thread(send, stored, api=self._api, catalogue=self._catalogue)
+            except (NotFound, PrefectRefused) as error:
+                if stored.job_id not in self._told:  # else the same line every few seconds
+                    self._told.add(stored.job_id)
+                    logger.warning("%s cannot be sent yet: %s", stored.job_id, error)
+            else:
+                logger.info("sent %s", stored.job_id)
 
     async def note_endings(self) -> None:
         """Write the outcome of jobs whose run ended without our flow saying how."""
@@ -129,8 +144,23 @@ class Caretaker:
             try:
                 async with asyncio.timeout(_SETTLE_WITHIN_S):
                     await self._settle(server, theirs)
-            except TimeoutError:
-                logger.info("%s does not confirm a cancel yet", server)
+            except NotFound as error:
+                for attempt in theirs:
+                    await self._update(attempt, AttemptState.CANCELLED, note=str(error))
+            except (QueueError, TimeoutError) as error:
+                logger.info("%s does not confirm a cancel yet: %s", server, error)
+
+    async def resume_any(self) -> None:
+        """Let the jobs for any server go on once one of the servers is not parked any more."""
+        parked = await asyncio.to_thread(self._catalogue.parked)
+        if ANY not in parked or EVERY_PARKED not in parked[ANY].reason:
+            return
+        saved = await asyncio.to_thread(saved_servers, self._api)
+        if all(server.alias in parked for server in saved):
+            return
+        await asyncio.to_thread(self._api.resume_pool, ANY)
+        await asyncio.to_thread(self._catalogue.unpark, ANY)
+        logger.info("jobs for any server go on")
 
     async def _settle(self, server: str, attempts: Iterable[Attempt]) -> None:
         config = await asyncio.to_thread(saved_server, self._api, server)
@@ -146,8 +176,12 @@ class Caretaker:
                 await self._update(attempt, AttemptState.CANCELLED)
                 logger.info("%s confirms that %s is stopped", server, attempt.job_id)
 
-    async def _update(self, attempt: Attempt, state: AttemptState) -> None:
-        await asyncio.to_thread(self._catalogue.update_attempt, attempt.id, state)
+    async def _update(
+        self, attempt: Attempt, state: AttemptState, *, note: str | None = None
+    ) -> None:
+        await asyncio.to_thread(
+            lambda: self._catalogue.update_attempt(attempt.id, state, note=note)
+        )
 
 
 def _batches(items: Sequence[StoredRequest], size: int) -> Iterable[Sequence[StoredRequest]]:
