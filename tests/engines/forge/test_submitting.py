@@ -198,11 +198,15 @@ async def test_a_job_waits_while_somebody_else_uses_the_server(
 async def test_a_model_being_loaded_counts_as_somebody_else(
     server: Scripted, engine: Forge
 ) -> None:
+    await submitted(engine)  # so that nothing needs to be stored any more
+    (await server.job()).go.set()
+    await until(lambda: server.completed)
     server.busy(job="", job_count=-1)
     job = await resolved(engine)
     submitting = asyncio.create_task(engine.submit(engine.ticket(job), job))
-    await until(lambda: server.count("GET /sdapi/v1/progress") > 2)
-    assert not server.jobs
+    looks = server.count("GET /sdapi/v1/progress")
+    await until(lambda: server.count("GET /sdapi/v1/progress") > looks + 2)
+    assert len(server.posted()) == 1
     server.rest()
     await submitting
 
