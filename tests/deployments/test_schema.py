@@ -116,7 +116,7 @@ def test_a_field_may_be_given_under_its_other_name() -> None:
 
 
 def test_a_mistyped_field_is_refused_before_a_run_exists() -> None:
-    assert not accepts(form(), {"request": {"promt": "x"}})
+    assert not accepts(form(), {"request": {"prompt_": "x"}})
     assert not accepts(form(), {"request": {"steps": "many"}})
     assert not accepts(form(), {"request": {"steps": 0}})
     assert not accepts(form(), {})
