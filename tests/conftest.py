@@ -1,7 +1,5 @@
 """Fixtures and habits every folder of tests may use."""
 
-from pathlib import Path
-
 import hypothesis
 import pytest
 
@@ -13,18 +11,17 @@ __all__ = ["prefect_api", "prefect_server"]
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
-HOUSE = Path(__file__).parent / "flows"
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fit tests to what they share.
 
-    One that happens to start Prefect's server gets the time that takes; tests of the whole
-    installation stay in one process when xdist splits the run.
+    One that happens to start Prefect's server gets the time that takes. When xdist splits the
+    run, all that use that server stay in one process: side by side they would register the same
+    block types at the same moment, and keep a small machine from answering in time.
     """
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
         if "prefect_server" in fixtures and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(180))
-        if item.path.is_relative_to(HOUSE):
-            item.add_marker(pytest.mark.xdist_group("house"))
+        if "prefect_server" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("prefect"))
