@@ -15,13 +15,13 @@ hypothesis.settings.load_profile("shared")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fit tests to what they share.
 
-    One that happens to start Prefect's server gets the time that takes. When xdist splits the
-    run, all that use that server stay in one process: side by side they would register the same
-    block types at the same moment, and keep a small machine from answering in time.
+    One that happens to start Prefect's server gets the time that takes, and all that use it are
+    marked: run side by side they would register the same block types at the same moment, and keep
+    a small machine from answering in time.
     """
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
         if "prefect_server" in fixtures and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(180))
         if "prefect_server" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("prefect"))
+            item.add_marker(pytest.mark.prefect)
