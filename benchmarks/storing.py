@@ -54,6 +54,39 @@ def report(name: str, taken: list[float]) -> None:
     print(f"{name:<44}{statistics.median(taken):8.1f} ms{p95:8.1f} ms")
 
 
+class Storing:
+    """What the pipeline does with one finished picture.
+
+    Args:
+        folder: Where the store and the thumbnails are made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store = open_store(FolderStoreConfig(folder=folder / "pictures"))
+        self._at = datetime.now(UTC)
+
+    def put(self, number: int, path: Path) -> None:
+        """Hash it and copy it into the store, flushed."""
+        key = readable_key(
+            self._at,
+            "a cat on a roof",
+            seed=number,
+            job_id=new_job_id(),
+            index=0,
+            ordinal=0,
+            suffix=".png",
+        )
+        self._store.put(path, key, sha256=file_sha256(path), mime="image/png")
+
+    def everything(self, number: int, path: Path) -> None:
+        """Look at it, read its metadata, put it, make its thumbnail."""
+        sniff(path)
+        read_metadata(path)
+        self.put(number, path)
+        make_thumbnail(path, self._folder / "thumbnails" / f"{number}.webp")
+
+
 def encode_thumbnail(source: Path, target: Path, method: int) -> int:
     """Write the half-size picture with one of WEBP's methods; return its size."""
     small = load_picture(source).reduce(2)
@@ -72,29 +105,7 @@ def main() -> None:
         folder = Path(name)
         source = folder / "source.png"
         paint(source)
-        store = open_store(FolderStoreConfig(folder=folder / "pictures"))
-        at = datetime.now(UTC)
-
-        def key(number: int) -> str:
-            return readable_key(
-                at,
-                "a cat on a roof",
-                seed=number,
-                job_id=new_job_id(),
-                index=0,
-                ordinal=0,
-                suffix=".png",
-            )
-
-        def put(number: int, path: Path = source) -> None:
-            store.put(path, key(number), sha256=file_sha256(path), mime="image/png")
-
-        def everything(number: int, path: Path = source) -> None:
-            sniff(path)
-            read_metadata(path)
-            put(number, path)
-            make_thumbnail(path, folder / "thumbnails" / f"{number}.webp")
-
+        storing = Storing(folder)
         print(
             f"{platform.platform()}, Python {platform.python_version()}, Pillow {Image.__version__}"
         )
@@ -102,15 +113,18 @@ def main() -> None:
         print(f"{'':<44}{'median':>11}{'95 %':>11}")
         report("sniff + metadata", timed(rounds, lambda _: (sniff(source), read_metadata(source))))
         report("hash", timed(rounds, lambda _: file_sha256(source)))
-        report("hash + put (copied, flushed)", timed(rounds, put))
+        report("hash + put (copied, flushed)", timed(rounds, lambda n: storing.put(n, source)))
         report("decode", timed(rounds, lambda _: load_picture(source)))
         thumbnail = folder / "thumbnail.webp"
         report("thumbnail", timed(rounds, lambda _: make_thumbnail(source, thumbnail)))
-        report("all of it: one picture stored", timed(rounds, everything))
+        report(
+            "all of it: one picture stored", timed(rounds, lambda n: storing.everything(n, source))
+        )
         noise = folder / "noise.png"
         Image.merge("RGB", [Image.effect_noise((SIDE, SIDE), 90) for _ in range(3)]).save(noise)
         report(
-            "all of it: one picture of pure noise", timed(rounds, lambda n: everything(n, noise))
+            "all of it: one picture of pure noise",
+            timed(rounds, lambda n: storing.everything(n, noise)),
         )
         print("of a thumbnail, decoding and WEBP's methods:")
         for method in (0, 1, 2, 4, 6):
