@@ -152,10 +152,10 @@ class Reading:
         self.prefect_answered = True
         try:
             found = self._filtered(run_filter(states=_ACTIVE, pools=pools), limit=None)
-            waiting = self._filtered(
-                run_filter(states=[StateType.SCHEDULED], pools=pools), limit=limit + 1
-            )
-            if len(waiting) > limit:  # tiers cut across the order of time: ask for each
+            scheduled = run_filter(states=[StateType.SCHEDULED], pools=pools)
+            if self._session.api.count_runs(_of_ours(scheduled)) <= limit:
+                waiting = self._filtered(scheduled, limit=limit)
+            else:  # tiers cut across the order of time: ask for each
                 waiting = [
                     run
                     for tier in TIERS
@@ -171,8 +171,7 @@ class Reading:
         return {job_id_of(run): run for run in [*found, *waiting] if not _only_planned(run, soon)}
 
     def _filtered(self, filters: dict[str, Any], *, limit: int | None) -> list[Run]:
-        ours = {**filters, "flows": {"name": {"any_": [FLOW]}}}
-        return self._session.api.runs(ours, limit=limit, sort=IN_ORDER)
+        return self._session.api.runs(_of_ours(filters), limit=limit, sort=IN_ORDER)
 
     def _rows(
         self,
@@ -250,6 +249,10 @@ def _only_planned(run: Run, soon: datetime) -> bool:
     when = due(run)
     waits = run.state_type is StateType.SCHEDULED
     return waits and bool(run.raw.get("auto_scheduled")) and when is not None and when > soon
+
+
+def _of_ours(filters: dict[str, Any]) -> dict[str, Any]:
+    return {**filters, "flows": {"name": {"any_": [FLOW]}}}
 
 
 def _fits(
