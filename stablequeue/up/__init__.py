@@ -214,20 +214,25 @@ class _Up:
         forget_address(self._settings)  # of one that was killed
         server = self._children.prefect()
         stack.push_async_callback(server.stop)
-        await server.start()
+        await server.spawn()
         self._say("Starting Prefect's server ...")
         return server
 
     async def _until_started(self, server: Child | None) -> None:
-        """Return when our server, and nobody else on its port, takes requests."""
+        """Return when our server, and nobody else on its port, takes requests.
+
+        Raises:
+            PrefectUnreachable: It ended instead, or takes too long.
+        """
         deadline = asyncio.get_running_loop().time() + _SERVER_WITHIN_S
         while server is not None:
             if url := running_url(self._settings):
                 port = url.removesuffix("/api").rpartition(":")[2]
                 server.environment = {**server.environment, "STABLEQUEUE_PREFECT_PORT": port}
+                server.keep()
                 return
             late = asyncio.get_running_loop().time() > deadline
-            if server.deaths or late:
+            if late or not server.running:
                 why = "it takes too long" if late else server.last_words()
                 message = f"Prefect's server does not start: {why} (its log: {server.log})"
                 raise PrefectUnreachable(message)

@@ -47,9 +47,14 @@ class Child:
 
     async def start(self) -> None:
         """Start it, and start it again whenever it ends by itself."""
-        self._stopping = False
         await self.spawn()
-        self._keeper = asyncio.create_task(self._keep())
+        self.keep()
+
+    def keep(self) -> None:
+        """From now on, start it again whenever it ends by itself."""
+        self._stopping = False
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep())
 
     @property
     def running(self) -> bool:

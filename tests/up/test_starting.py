@@ -119,12 +119,15 @@ def test_everything_stops_when_interrupted_while_it_starts(bench: Bench) -> None
     assert bench.said == ["Starting Prefect's server ...", "Stopping ...", "Stopped."]
 
 
-def test_a_server_that_does_not_start_says_why(bench: Bench) -> None:
+def test_a_server_that_does_not_start_says_why_and_is_not_tried_again(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench.children.programs["prefect"] = (
         "import sys; sys.exit('stablequeue: port 4200 is taken; choose another')"
     )
     with pytest.raises(PrefectUnreachable, match="does not start: port 4200 is taken; choose"):
         bench.run()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_taken_port_for_thumbnails_is_named_with_its_setting(bench: Bench) -> None:
