@@ -26,8 +26,7 @@ async def generate(request: GenerationRequest, job_id: str = "") -> State[Any]:
         request: What to make, with what, where.
         job_id: Filled in by StableQueue's own client. Leave empty.
     """
-    ending = Ending()
-    async with open_run(request, job_id, ending) as run:
+    async with Ending() as ending, open_run(request, job_id, ending) as run:
         await resolve(run)
         await download(run)
         async with monitored(run):

@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -36,7 +37,7 @@ from stablequeue.settings import Settings
 from stablequeue.storage import Store
 from stablequeue.views import DELETED
 
-__all__ = ["Ending", "FindServer", "OpenStore", "Run", "open_run"]
+__all__ = ["Ending", "FindServer", "OpenStore", "Run", "RunEnded", "open_run"]
 
 logger = logging.getLogger("stablequeue.run")
 
@@ -49,11 +50,30 @@ FindServer = Callable[[StoredRequest, str, Catalogue], Awaitable[ServerConfig]]
 OpenStore = Callable[[ServerConfig, Settings], Awaitable[Store]]
 
 
+class RunEnded(Exception):
+    """The run is over before its first step; leave the flow's block."""
+
+
 @dataclass
 class Ending:
-    """How a run ended; `state` is what its flow returns."""
+    """How a run ended; `state` is what its flow returns.
+
+    To be entered before `open_run`: a job that ends before its first step (refused, expired) leaves
+    the block from there.
+    """
 
     state: State[Any] = field(default_factory=lambda: Failed(message="the run did not begin"))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        return isinstance(error, RunEnded)
 
 
 @asynccontextmanager
@@ -84,6 +104,7 @@ async def open_run(
         Abort: The run went back to Scheduled (parked, or handed back by a stopping worker), or
             was deleted in Prefect.
         CancelledError: It was cancelled; the interrupts are sent.
+        RunEnded: It ended before the first step; `Ending` takes that.
     """
     catalogue = await asyncio.to_thread(open_catalogue, settings.catalogue)
     async with AsyncExitStack() as stack:
@@ -98,7 +119,7 @@ async def open_run(
         try:
             stored = await life.begin(request, job_id, settings)
             if stored is None:
-                raise _Ended  # noqa: TRY301 - the one way out that is no failure
+                raise RunEnded
             stored, config = await life.take_server(stored, find_server)
             job = await stack.enter_async_context(
                 open_job(
@@ -113,20 +134,16 @@ async def open_run(
             life.run = Run(flow_run_id=flow_run_id, job=job, client=life.client)
             yield life.run
             await life.finished(life.run)
-        except _Ended:
-            return
         except PARKING as error:
             await life.park(error)
         except QueueError as error:
             await life.failed(error)
+            if life.run is None:
+                raise RunEnded from error
         except (asyncio.CancelledError, SystemExit) as error:
             # SystemExit: Prefect's console logging, once nobody reads what a dead worker's child
             # prints.
             await life.interrupted(error)
-
-
-class _Ended(Exception):
-    """The ending is decided; leave the block."""
 
 
 class _Life:

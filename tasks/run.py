@@ -24,9 +24,6 @@ from stablequeue.store_blocks import BUCKET_BLOCK, FOLDER_BLOCK, store_of
 
 __all__ = ["Ending", "open_run"]
 
-SERVER_TAG = "stablequeue:server"
-"""Tag of deployments that are fixed to the server they are named after."""
-
 
 @asynccontextmanager
 async def open_run(
@@ -50,21 +47,13 @@ async def open_run(
         request,
         job_id,
         flow_run_id=UUID(str(context.flow_run.id)),
-        deployed_for=await _alias_of(client, context.flow_run.deployment_id),
+        deployed_for=await saved.server_of(context.flow_run.deployment_id),
         settings=load(),
         find_server=saved.find_server,
         open_store=saved.open_store,
         ending=ending,
     ) as run:
         yield run
-
-
-async def _alias_of(client: PrefectClient, deployment_id: UUID | None) -> str:
-    """Return the server a deployment is for; `any` for others, and without one."""
-    if deployment_id is None:
-        return ANY
-    deployment = await client.read_deployment(deployment_id)
-    return deployment.name if SERVER_TAG in deployment.tags else ANY
 
 
 def _begun_on(job_id: str, catalogue: Catalogue) -> set[str]:
@@ -79,6 +68,19 @@ class _Saved:
 
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
+        self._known: dict[str, ServerConfig] = {}
+
+    async def server_of(self, deployment_id: UUID | None) -> str:
+        """Return the server a deployment is fixed to: the one its pool is named after; or `any`."""
+        if deployment_id is None:
+            return ANY
+        pool = (await self._client.read_deployment(deployment_id)).work_pool_name
+        if not pool or pool == ANY:
+            return ANY
+        try:
+            return (await self._server(pool)).alias
+        except NotFound:
+            return ANY  # a pool of somebody else's
 
     async def find_server(
         self, stored: StoredRequest, wanted: str, catalogue: Catalogue
@@ -132,6 +134,8 @@ class _Saved:
         raise NotFound(message)
 
     async def _server(self, alias: str) -> ServerConfig:
+        if alias in self._known:
+            return self._known[alias]
         try:
             document = await self._client.read_block_document_by_name(
                 alias, SERVER_BLOCK, include_secrets=True
@@ -139,7 +143,8 @@ class _Saved:
         except ObjectNotFound:
             message = f"there is no server {alias!r}. List them: stablequeue servers ls"
             raise NotFound(message) from None
-        return config_of(alias, document.data)
+        self._known[alias] = config_of(alias, document.data)
+        return self._known[alias]
 
     async def _servers(self) -> list[ServerConfig]:
         documents = await self._client.read_block_documents_by_type(

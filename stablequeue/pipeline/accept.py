@@ -64,13 +64,15 @@ def begin(
     request = _frozen(job_id, catalogue) or with_kept_inputs(
         parse_request(data), settings, allowed=settings.input_folders
     )
+    if request.server == ANY != server:
+        request = request.model_copy(update={"server": server})  # so that `again` goes there too
     return catalogue.start(
         request,
         job_id=job_id,
         seed=fixed_seed(request, job_id),
         server=server,
         flow_run_id=flow_run_id,
-        deployment=deployment_for(request.server),
+        deployment=deployment_for(server),
     )
 
 

@@ -79,8 +79,9 @@ class House:
             sandbox.faults.clear()
             sandbox.config.step_seconds = 0.0
             sandbox.start()
-        for change in client.cancel_all():
-            client.wait(change.job_id, timeout=30)
+        for alias in (*self.sandboxes, "any"):  # other tests' jobs are on this Prefect server too
+            for change in client.cancel_all(server=alias):
+                client.wait(change.job_id, timeout=30)
 
     def has_worker(self) -> None:
         """Make sure that a worker lives: tests may kill it, and it may have died by itself."""
