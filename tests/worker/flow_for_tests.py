@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -35,6 +36,9 @@ async def work(notes: str, todo: str = "", seconds: float = 0.0, job_id: str = "
             await client.set_flow_run_state(flow_run.id, later)
         message = "waiting for a model"
         raise Abort(message)
+    if todo == "speak":
+        logging.getLogger("stablequeue.wire").info("[SERVER→COMFYUI] said to a server")
+        logging.getLogger("stablequeue.wire").debug("[SERVER→COMFYUI] a look at a server")
     try:
         if todo == "block a thread":
             await asyncio.to_thread(time.sleep, seconds)

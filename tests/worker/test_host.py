@@ -17,6 +17,7 @@ from deployments.deploying import PULL_STEPS
 from stablequeue.prefect_api import Deployment, NewRun, PrefectApi, Run, StateType
 from stablequeue.project import project_dir
 from stablequeue.worker.gpu_server import GpuServerWorker
+from stablequeue.worker.pools import PoolList
 from stablequeue.worker.presence import kill, process_name
 from tests.support.prefect import PrefectServer, stop_process
 from tests.support.waiting import wait_until
@@ -56,10 +57,10 @@ class Bench:
         }
         self.deployment = Deployment.from_json(api.call("POST", "deployments/", body))
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self, *pools: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "stablequeue.worker", self.pool],
+                [sys.executable, "-m", "stablequeue.worker", *(pools or [self.pool])],
                 env=self.server.environment(),
                 cwd=self.folder,
                 stdout=output,
@@ -182,6 +183,28 @@ def test_after_a_power_cut_the_next_worker_takes_the_run_up_again(bench: Bench) 
     bench.start_worker()
     assert bench.until(run, final, "it ends").state_name == "Completed"
     assert len(bench.noted("started")) == 2
+
+
+def test_a_worker_serves_what_its_list_names_and_leaves_what_is_taken_off(
+    bench: Bench,
+) -> None:
+    pools = PoolList(bench.folder / "pools.json")
+    bench.start_worker("--follow", str(pools.file))
+    first = bench.ask("speak")
+    pools.write([bench.pool])
+    assert bench.until(first, final, "it ends").state_name == "Completed"
+    second = bench.ask("sleep", 120.0)
+    pid = bench.until_started(2)
+    pools.write([])
+    waits = bench.until(
+        second, lambda run: run.state_type is StateType.SCHEDULED, "it waits for another worker"
+    )
+    assert not waits.process
+    assert not _lives(pid)
+    assert f"not served any more: {bench.pool}" in bench.log.read_text()
+    lines = [line.message for line in bench.api.logs(first.id)]
+    assert "[SERVER→COMFYUI] said to a server" in lines
+    assert "[SERVER→COMFYUI] a look at a server" not in lines
 
 
 def _lives(pid: int) -> bool:
