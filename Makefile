@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest bench format wheel docs clean
+.PHONY: help setup demo test check lint types pytest house bench format wheel docs clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -48,9 +48,12 @@ types: $(STAMP)
 pytest: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(JOBS) -m "not live and not prefect"
-	$(BIN)/coverage run -m pytest -m "prefect and not live"
+	$(BIN)/coverage run -m pytest -m "prefect and not live and not house"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --skip-covered --sort=cover
+
+house: $(STAMP)  ## Kill and cancel in a whole installation (minutes; wants a quiet machine)
+	$(BIN)/python -m pytest -m house
 
 bench: $(STAMP)  ## Measure, print the table and write docs/benchmarks.md's figures
 	$(BIN)/python -m benchmarks.run

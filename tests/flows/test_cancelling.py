@@ -27,7 +27,7 @@ from tests.flows.acting import (
 from tests.flows.conftest import House
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.prefect, pytest.mark.house, pytest.mark.timeout(180)]
 
 SOON_S = 10.0
 

@@ -28,7 +28,7 @@ from tests.flows.conftest import House
 from tests.support.prefect import stop_process
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.prefect, pytest.mark.house, pytest.mark.timeout(180)]
 
 STARTS_WITHIN_S = 60.0
 
