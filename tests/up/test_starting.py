@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -169,8 +170,12 @@ def test_a_server_on_a_free_port_takes_the_same_one_when_it_starts_again(bench: 
 
 
 def test_warnings_go_to_the_terminal_and_everything_to_the_log(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ours = logging.getLogger("stablequeue")  # as nobody has set it up yet in this process
+    monkeypatch.setattr(ours, "handlers", [])
+    ours.setLevel(logging.NOTSET)
+
     def speak() -> None:
         up.logger.info("a detail")
         up.logger.warning("a warning")
