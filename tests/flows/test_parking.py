@@ -15,7 +15,7 @@ from tests.flows.acting import SMALL, generations, run_of, storing_held
 from tests.flows.conftest import House
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.prefect, pytest.mark.house, pytest.mark.timeout(180)]
 
 WITHIN_S = 60.0
 

@@ -23,7 +23,7 @@ from tests.flows.acting import SMALL
 from tests.flows.conftest import House
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.prefect, pytest.mark.house, pytest.mark.timeout(240)]
 
 SERVER = "comfy"
 RUN_DEPLOYMENT = """
