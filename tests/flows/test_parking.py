@@ -1,6 +1,6 @@
 """What every job of a server would meet parks them all, with one message; nothing is made twice."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -21,7 +21,7 @@ WITHIN_S = 60.0
 
 
 @contextmanager
-def broken_store(settings: Settings) -> Iterator[None]:
+def broken_store(settings: Settings) -> Generator[None]:
     """Put a file where the pictures' folder was."""
     folder = settings.pictures_folder
     folder.mkdir(parents=True, exist_ok=True)

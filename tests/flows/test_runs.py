@@ -15,7 +15,6 @@ from pydantic import SecretStr
 
 from stablequeue.catalogue import AttemptState, Catalogue, JobState
 from stablequeue.client import Client
-from stablequeue.errors import NotFound
 from stablequeue.prefect_api import PrefectApi, Run
 from stablequeue.project import project_dir
 from stablequeue.server_blocks import save_server, saved_server
@@ -39,14 +38,6 @@ def _form(api: PrefectApi, deployment: str, request: dict[str, Any], job_id: str
 def _ended(api: PrefectApi, run_id: str) -> Run:
     wait_until(lambda: api.read_run(run_id).final, timeout_s=WITHIN_S, every_s=0.3)
     return api.read_run(run_id)
-
-
-def _is_deleted(api: PrefectApi, run_id: str) -> bool:
-    try:
-        api.read_run(run_id)
-    except NotFound:
-        return True
-    return False
 
 
 def test_a_run_deleted_while_it_runs_stops_its_job_and_is_not_sent_again(
