@@ -6,6 +6,7 @@ tell when the run was cancelled or deleted there, and then the job is stopped.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable
 from typing import TypeVar
 from uuid import UUID
@@ -31,6 +32,9 @@ logger = logging.getLogger("stablequeue.run")
 
 MOST_IMAGE_ARTIFACTS = 4
 """Pictures of one run shown as image artifacts; the table artifact names all."""
+
+LOOK_EVERY_S = 5.0
+"""Between two questions whether the run was cancelled or deleted."""
 
 _OVER = {StateType.CANCELLING, StateType.CANCELLED}
 
@@ -64,6 +68,7 @@ class Run:
         self._flow = asyncio.current_task()
         self._progress: UUID | None = None
         self._phase = ""
+        self._looked = time.monotonic()
 
     async def phase(self, name: str, message: str = "") -> None:
         """Show a phase as the run's state; the state type stays RUNNING.
@@ -82,6 +87,7 @@ class Run:
 
     async def report(self, snapshot: Snapshot) -> None:
         """Show progress: one artifact that is changed, and `Waiting` as a phase of its own."""
+        await self._look()
         waiting = snapshot.phase is Phase.WAITING
         await self.phase("Waiting" if waiting else "Generating", snapshot.message)
         percent = round(snapshot.fraction * 100, 1)
@@ -125,6 +131,15 @@ class Run:
             f"What was stored, made on {self.job.server.alias}",
             f"| picture | seed | kind | file |\n| --- | --- | --- | --- |\n{rows}",
         )
+
+    async def _look(self) -> None:
+        """Ask now and then whether the run is still wanted; nobody tells us of a deletion."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        if await is_over(self.client, self.flow_run_id):
+            self._stop("cancelled or deleted")
 
     async def _show(self, kind: str, key: str, description: str, data: str) -> None:
         artifact = ArtifactCreate(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import AsyncFileLock
 
-from stablequeue.catalogue import Attempt, AttemptState
+from stablequeue.catalogue import Attempt, AttemptState, JobState
 from stablequeue.engines.base import Located, RawResult, Ticket
 from stablequeue.errors import (
     EngineAuthFailed,
@@ -20,8 +20,10 @@ from stablequeue.errors import (
     EngineStalled,
     EngineUnreachable,
     QueueError,
+    Refused,
     ResultLost,
 )
+from stablequeue.ids import short_id
 from stablequeue.pipeline.job import PARKING, Job, Live, logger
 from stablequeue.pipeline.spool import (
     attempt_folder,
@@ -183,7 +185,13 @@ async def _give_up_ticket(job: Job, attempt: Attempt, located: Located) -> None:
 
 
 async def _begin(job: Job, index: int, last: Attempt | None) -> Attempt:
-    """Commit a new ticket, then hand the job over."""
+    """Commit a new ticket, then hand the job over.
+
+    Not for a job that was cancelled meanwhile by somebody who cannot reach this process.
+    """
+    if (await job.call(lambda: job.catalogue.request(job.id))).state is JobState.CANCELLED:
+        message = f"job {short_id(job.id)} was cancelled"
+        raise Refused(message)
     repeat = last is not None and last.state is AttemptState.GONE and last.note.startswith("no m")
     attempt = await job.call(
         lambda: job.catalogue.begin_attempt(

@@ -42,6 +42,7 @@ def _parked(queue: Client, api: PrefectApi, job_id: str) -> bool:
 def test_a_store_that_fails_after_generating_parks_and_resume_stores_from_the_spool(
     house: House, queue: Client, api: PrefectApi, catalogue: Catalogue
 ) -> None:
+    told = house.log.read_text(encoding="utf-8", errors="replace")
     with storing_held(house.settings):
         first = {a: queue.submit({**SMALL, "server": a}).job_id for a in house.sandboxes}
         for job_id in first.values():
@@ -72,7 +73,8 @@ def test_a_store_that_fails_after_generating_parks_and_resume_stores_from_the_sp
     assert catalogue.parked() == {}
     log = house.log.read_text(encoding="utf-8", errors="replace")
     for alias in first:
-        assert log.count(f"stablequeue resume {alias}") == 1, "one message, not one a job"
+        line = f"stablequeue resume {alias}"
+        assert log.count(line) - told.count(line) == 1, "one message, not one a job"
 
 
 def test_refused_credentials_park_a_server_and_any_takes_another(
@@ -102,7 +104,7 @@ def test_a_job_for_any_server_leaves_one_whose_store_fails(
 ) -> None:
     in_the_way = house.settings.home / "in-the-way"
     in_the_way.write_text("a file, no folder")
-    api.save_block_document(FOLDER_BLOCK, "broken", {"path": str(in_the_way)})
+    api.save_block_document(FOLDER_BLOCK, "broken", {"folder": str(in_the_way)})
     comfy = saved_server(api, "comfy")
     save_server(api, comfy.model_copy(update={"store": "broken"}))
     try:

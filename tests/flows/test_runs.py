@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from stablequeue.catalogue import AttemptState, Catalogue, JobState
 from stablequeue.client import Client
+from stablequeue.errors import PrefectRefused
 from stablequeue.prefect_api import PrefectApi, Run
 from stablequeue.project import project_dir
 from stablequeue.server_blocks import save_server, saved_server
@@ -86,9 +87,12 @@ def test_what_ends_before_it_begins(
         soon = datetime.now(UTC) + timedelta(seconds=2)
         expiring = queue.submit({**SMALL, "server": "comfy", "expires_at": soon.isoformat()}).job_id
         wait_until(lambda: datetime.now(UTC) > soon)
+        with pytest.raises(PrefectRefused, match="'forge' is not one of"):
+            _form(api, "comfy", {**SMALL, "server": "forge"})
+        elsewhere = _form(api, "comfy", SMALL)
+        api.patch_run(elsewhere, parameters={"request": {**SMALL, "server": "forge"}})
     finally:
         queue.resume("comfy")
-    elsewhere = _form(api, "comfy", {**SMALL, "server": "forge"})
 
     view = queue.wait(expiring, timeout=WITHIN_S)
 
@@ -129,7 +133,9 @@ def test_a_flow_of_somebody_elses_composes_the_tasks_in_another_folder(
     script.write_text(
         example[1]
         + "\n\nif __name__ == '__main__':\n"
-        + "    import asyncio\n\n    print('it ended', asyncio.run(two_sizes('a tree')).name)\n",
+        + "    import asyncio\n\n"
+        + "    state = asyncio.run(two_sizes('a tree', return_state=True))\n"
+        + "    print('it ended', state.name)\n",
         encoding="utf-8",
     )
 
