@@ -74,7 +74,8 @@ def field_parts(
 
 def dotted(place: Sequence[object]) -> str:
     """Return a place in a request as people write it, e.g. `loras.0.weight`."""
-    return ".".join(one_line(str(part).replace("\0", "\\0"), 60) for part in place)
+    parts = (one_line(str(part).replace("\0", "\\0"), 60) or "''" for part in place)
+    return ".".join(parts)
 
 
 def one_line(text: str, longest: int = 300) -> str:

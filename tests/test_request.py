@@ -38,6 +38,7 @@ JSON = st.recursive(
         ({"schema_version": SCHEMA_VERSION + 1}, "schema_version", "newer release"),
         ({"schema_version": "one"}, "schema_version", "Allowed: 1"),
         ({"prompt": "a\0b"}, "prompt", "NUL"),
+        ({"": float("inf")}, "''", "no finite number"),
     ],
 )
 def test_a_bad_request_is_refused_naming_the_field_and_what_is_allowed(
