@@ -112,12 +112,14 @@ async def _make_all(job: Job, todo: Sequence[int]) -> list[Failure]:
 
     workers = [asyncio.create_task(worker()) for _ in range(min(job.engine.depth, len(todo)))]
     try:
-        await asyncio.gather(*workers)
+        await asyncio.wait(workers)
     except asyncio.CancelledError:
         for task in workers:
-            task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+            task.cancel()  # once: a second time would cut off the interrupt it is sending
+        await asyncio.wait(workers)
         raise
+    for task in workers:
+        task.result()
     return sorted(failures, key=lambda failure: failure.index)
 
 
