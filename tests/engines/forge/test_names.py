@@ -11,7 +11,6 @@ from stablequeue.engines.forge.answers import CHECKPOINTS, Checkpoint, LoraFile,
 from stablequeue.engines.forge.names import (
     NoMatch,
     expected_hash,
-    find,
     find_checkpoint,
     find_lora,
     find_title,
@@ -160,25 +159,6 @@ def test_titles_are_found_whatever_their_case() -> None:
 
 
 NAME = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
-
-
-@given(st.lists(NAME, min_size=1, max_size=8, unique=True), st.data())
-def test_a_name_of_the_list_is_always_found_literally(names: list[str], data: Any) -> None:
-    wanted = data.draw(st.sampled_from(names))
-    assert find(wanted, names, str) == wanted
-
-
-@given(NAME, st.lists(NAME, max_size=8))
-def test_what_is_found_is_of_the_list_and_looks_like_what_was_asked(
-    wanted: str, names: list[str]
-) -> None:
-    try:
-        found = find(wanted, names, str)
-    except NoMatch as error:
-        assert set(error.suggestions) <= set(names)  # noqa: PT017 - both outcomes are fine
-        return
-    assert found in names
-    assert stem(path(found)).casefold() == stem(path(wanted)).casefold()
 
 
 @given(NAME, st.booleans(), st.booleans())
