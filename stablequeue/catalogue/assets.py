@@ -191,6 +191,19 @@ class AssetPart(Part):
 
         return self._db.write(work)
 
+    def move_blob(self, blob: Blob, key: str) -> bool:
+        """Record that a file lies under another key now; False when it is not where `blob` says."""
+
+        def work(session: Session) -> bool:
+            moved = session.exec(
+                update(BlobRow)
+                .where(col(BlobRow.id) == blob.id, col(BlobRow.key) == blob.key)
+                .values(key=key)
+            )
+            return moved.rowcount == 1
+
+        return self._db.write(work)
+
     def forget_blob(self, blob: Blob) -> bool:
         """Forget a file that was deleted; False when it is in use again, under another key."""
 

@@ -117,8 +117,12 @@ def _store_files(job: Job, attempt: Attempt, result: RawResult) -> None:
     with ExitStack() as held:
         for name in sorted({blob_lock_name(file.sha256) for file in files}):
             held.enter_context(FileLock(job.settings.locks / name))
+        lies: dict[str, tuple[str, int]] = {}  # one picture may bring the same bytes twice
+        for file in files:
+            if file.sha256 not in lies:
+                lies[file.sha256] = _put(job, attempt, file)
         job.catalogue.record_assets(
-            attempt.id, [_put(job, attempt, result, file) for file in files]
+            attempt.id, [_asset(job, attempt, result, file, lies[file.sha256]) for file in files]
         )
 
 
@@ -176,24 +180,35 @@ def _has_content(path: Path) -> bool:
         return False
 
 
-def _put(job: Job, attempt: Attempt, result: RawResult, file: _File) -> NewAsset:
-    seed = job.stored.seed + attempt.index
-    sniffed = file.sniffed
+def _put(job: Job, attempt: Attempt, file: _File) -> tuple[str, int]:
+    """Have the file's bytes in the store; return their key, and the blob's id if they lay there."""
     known = job.catalogue.blob(job.store.name, file.sha256)
     if known is not None and job.store.exists(known.key, sha256=file.sha256):
-        key, blob_id = known.key, known.id
-    else:
+        return known.key, known.id
+    if known is None:
         wanted = readable_key(
             job.stored.accepted_at,
             job.request.prompt or job.request.mode.value,
-            seed=seed,
+            seed=job.stored.seed + attempt.index,
             job_id=job.id,
             index=attempt.index,
             ordinal=file.ordinal,
-            suffix=sniffed.suffix,
+            suffix=file.sniffed.suffix,
         )
-        put = job.store.put(file.path, wanted, sha256=file.sha256, mime=sniffed.mime)
-        key, blob_id = put.key, 0
+    else:
+        wanted = known.key  # somebody deleted or changed it: mended for those who refer to it too
+    put = job.store.put(file.path, wanted, sha256=file.sha256, mime=file.sniffed.mime)
+    if known is not None and put.key != known.key:
+        job.catalogue.move_blob(known, put.key)
+    return put.key, 0
+
+
+def _asset(
+    job: Job, attempt: Attempt, result: RawResult, file: _File, lies: tuple[str, int]
+) -> NewAsset:
+    seed = job.stored.seed + attempt.index
+    key, blob_id = lies
+    sniffed = file.sniffed
     effective = result.effective
     here = attempt.server == job.server.alias  # else an earlier run fetched it from another
     info = job.info if here else None

@@ -231,3 +231,15 @@ def assert_refs(catalogue: Catalogue, expected: Mapping[str, int]) -> None:
         blob = catalogue.blob("pictures", new_asset(content).sha256)
         assert blob is not None
         assert blob.refs == refs, content
+
+
+def test_a_file_that_was_moved_is_found_where_it_lies_now(catalogue: Catalogue) -> None:
+    first, second = stored(catalogue, content="same"), stored(catalogue, content="same")
+    blob = catalogue.blob("pictures", first.sha256)
+    assert blob
+
+    assert catalogue.move_blob(blob, "2026-11-21/elsewhere.png")
+    assert not catalogue.move_blob(blob, "2026-11-21/late.png"), "it is not there any more"
+
+    for asset in (first, second):
+        assert catalogue.asset(asset.id).key == "2026-11-21/elsewhere.png"
