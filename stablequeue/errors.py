@@ -41,12 +41,21 @@ is one line and ends with what to do next where there is something to do. All ar
 from collections.abc import Sequence
 from typing import ClassVar
 
+from stablequeue.hiding import without_secrets
+
 
 class QueueError(Exception):
-    """Root of every failure we expect; `str()` of it is one line for a person."""
+    """Root of every failure we expect; `str()` of it is one line for a person.
+
+    What others say is often part of the message, so secrets are taken out of it here, by
+    `stablequeue.hiding`.
+    """
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_secrets(a) if isinstance(a, str) else a for a in args))
 
 
 class BadRequest(QueueError):
@@ -62,7 +71,7 @@ class BadRequest(QueueError):
 
     def __init__(self, field: str, problem: str, allowed: Sequence[str] = ()) -> None:
         super().__init__(field, problem, tuple(allowed))
-        self.field, self.problem, self.allowed = field, problem, tuple(allowed)
+        self.field, self.problem, self.allowed = field, str(self.args[1]), tuple(allowed)
 
     def __str__(self) -> str:
         listed = f" Allowed: {', '.join(self.allowed)}." if self.allowed else ""
@@ -105,7 +114,7 @@ class EngineError(QueueError):
 
     def __init__(self, server: str, detail: str) -> None:
         super().__init__(server, detail)
-        self.server, self.detail = server, detail
+        self.server, self.detail = server, str(self.args[1])
 
     def __str__(self) -> str:
         return f"{self.server}: {self.detail}"
@@ -232,7 +241,7 @@ class StoreError(QueueError):
 
     def __init__(self, store: str, detail: str) -> None:
         super().__init__(store, detail)
-        self.store, self.detail = store, detail
+        self.store, self.detail = store, str(self.args[1])
 
     def __str__(self) -> str:
         return f"store {self.store}: {self.detail}"

@@ -6,6 +6,7 @@ Log lines carry the job, the server and the direction: `[SERVER→FORGE] gpu-a j
 
 import logging
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 
 from stablequeue.errors import EngineAuthFailed, EngineBusy, EngineUnreachable
+from stablequeue.hiding import remember
 from stablequeue.servers import ServerConfig
 
 logger = logging.getLogger("stablequeue.wire")
@@ -72,6 +74,7 @@ def open_client(server: ServerConfig, **options: Any) -> httpx.AsyncClient:
             level=_level(request, response.status_code),
         )
 
+    _remember(server)
     headers: dict[str, str] = {}
     auth: httpx.Auth | None = None
     if token := server.token.get_secret_value():
@@ -91,6 +94,15 @@ def open_client(server: ServerConfig, **options: Any) -> httpx.AsyncClient:
         event_hooks={"request": [sent], "response": [answered]},
         **options,
     )
+
+
+def _remember(server: ServerConfig) -> None:
+    """Have the server's secrets hidden in what it says."""
+    users = (server.username, server.password), (server.ui_username, server.ui_password)
+    for user, password in users:
+        secret = password.get_secret_value()
+        remember(secret, b64encode(f"{user}:{secret}".encode()).decode() if secret else "")
+    remember(server.token.get_secret_value())
 
 
 @asynccontextmanager
