@@ -12,6 +12,7 @@ from stablequeue.engines.forge.answers import Checkpoint, LoraFile
 from stablequeue.engines.names import (
     MOST_SUGGESTIONS,
     NoMatch,
+    base,
     find,
     path,
     stem,
@@ -21,6 +22,7 @@ from stablequeue.engines.names import (
 
 __all__ = [
     "NoMatch",
+    "base",
     "expected_hash",
     "find",
     "find_checkpoint",
