@@ -27,7 +27,7 @@ from stablequeue.server_settings import api_auth, api_url, clean_environment, cl
 from stablequeue.settings import Settings
 from tests.support.waiting import wait_until
 
-START_S = 90.0
+START_S = 150.0
 """A first start migrates an empty database; on a loaded machine that takes a while."""
 
 
@@ -103,7 +103,11 @@ def start_server(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
             return False
         return httpx.get(f"{api_url(settings)}/health", timeout=5).is_success
 
-    wait_until(answers, timeout_s=START_S, every_s=0.1, why="the Prefect server answers")
+    try:
+        wait_until(answers, timeout_s=START_S, every_s=0.1, why="the Prefect server answers")
+    except BaseException:
+        stop_process(process)
+        raise
     return process
 
 
