@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -24,20 +24,24 @@ from stablequeue.up import caretaker
 from tests.support.waiting import wait_until
 
 CHECKPOINT = "sandbox-sd15.safetensors"
+WITHIN_S = 180.0
+"""For what takes some seconds at most: generous, because a machine may be busy."""
+ENDLESS = 1000
+"""Steps of a job that goes on for longer than any test, unless it is interrupted (see `slow`)."""
 SMALL = {"checkpoint": CHECKPOINT, "width": 64, "height": 64, "steps": 2}
 
 
 class Foreign:
     """Somebody else's job, posted directly to a server of either protocol."""
 
-    def __init__(self, sandbox: Sandbox, *, steps: int) -> None:
+    def __init__(self, sandbox: Sandbox, *, steps: int = 2) -> None:
         self.sandbox = sandbox
         self.answer: httpx.Response | None = None
         self.id = str(uuid4())
         body, path = self._body(steps)
         self._thread = threading.Thread(target=self._post, args=(path, body), daemon=True)
         self._thread.start()
-        wait_until(self._is_there, why="the foreign job is on the server")
+        wait_until(self._is_there, timeout_s=WITHIN_S, why="the foreign job is on the server")
 
     @property
     def comfyui(self) -> bool:
@@ -69,7 +73,7 @@ class Foreign:
         )
 
     def _post(self, path: str, body: dict[str, Any]) -> None:
-        self.answer = httpx.post(f"{self.sandbox.url}{path}", json=body, timeout=120)
+        self.answer = httpx.post(f"{self.sandbox.url}{path}", json=body, timeout=300)
 
     def _body(self, steps: int) -> tuple[dict[str, Any], str]:
         if not self.comfyui:
@@ -107,14 +111,32 @@ class Foreign:
 
 
 @contextmanager
-def slow(sandbox: Sandbox, step_s: float) -> Generator[None]:
-    """Let each sampling step take so long."""
-    before = sandbox.config.step_seconds
-    sandbox.config.step_seconds = step_s
+def held(sandboxes: Iterable[Sandbox]) -> Generator[None]:
+    """Hold whatever these servers generate before its first step, until left.
+
+    An interrupt is heard only afterwards, as on a card that is busy with one step.
+    """
+    servers = list(sandboxes)
+    for sandbox in servers:
+        sandbox.faults.add("stall", "step 1", times=-1)
     try:
         yield
     finally:
-        sandbox.config.step_seconds = before
+        for sandbox in servers:
+            sandbox.faults.clear("stall")
+
+
+@contextmanager
+def slow(sandboxes: Iterable[Sandbox]) -> Generator[None]:
+    """Let each step take half a second, so that a job of `ENDLESS` steps ends by interrupt only."""
+    servers = list(sandboxes)
+    for sandbox in servers:
+        sandbox.config.step_seconds = 0.5
+    try:
+        yield
+    finally:
+        for sandbox in servers:
+            sandbox.config.step_seconds = 0.0
 
 
 @contextmanager
@@ -152,9 +174,23 @@ def run_of(queue: Client, api: PrefectApi, job_id: str) -> Run:
     return api.read_run(queue.job(job_id).flow_run_id)
 
 
-def phase(queue: Client, job_id: str, name: str) -> Callable[[], bool]:
-    """Return whether the job's run is in the phase of this name now, as a function."""
-    return lambda: queue.job(job_id).phase == name
+def in_phase(queue: Client, ids: Iterable[str], name: str) -> None:
+    """Wait until the runs of these jobs are in the phase of this name."""
+    wanted = list(ids)
+
+    def all_are() -> bool:
+        return all(queue.job(job_id).phase == name for job_id in wanted)
+
+    wait_until(all_are, timeout_s=WITHIN_S, every_s=0.3, why=f"the jobs are {name}")
+
+
+def all_generate(sandboxes: Mapping[str, Sandbox], ids: Mapping[str, str]) -> None:
+    """Wait until each server's card works on its job; `ids` are by alias."""
+
+    def all_do() -> bool:
+        return all(generating(sandboxes[alias], job_id)() for alias, job_id in ids.items())
+
+    wait_until(all_do, timeout_s=WITHIN_S, why="the jobs generate")
 
 
 def kill_process(run: Run, number: int = getattr(signal, "SIGKILL", signal.SIGTERM)) -> int:
@@ -170,7 +206,7 @@ def care_until(
     api: PrefectApi,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    timeout_s: float = 20.0,
+    timeout_s: float = WITHIN_S,
 ) -> None:
     """Let the caretaker of `stablequeue up` work, in a hurry, until `done()`."""
     monkeypatch.setattr(caretaker, "EVERY_S", 0.2)

@@ -69,6 +69,7 @@ class House:
                 cwd=project_dir(),
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
         self.workers.append(worker)
         return worker
@@ -79,9 +80,11 @@ class House:
             sandbox.faults.clear()
             sandbox.config.step_seconds = 0.0
             sandbox.start()
+        left: list[str] = []
         for alias in (*self.sandboxes, "any"):  # other tests' jobs are on this Prefect server too
-            for change in client.cancel_all(server=alias):
-                client.wait(change.job_id, timeout=30)
+            left += [change.job_id for change in client.cancel_all(server=alias)]
+        for job_id in left:
+            client.wait(job_id, timeout=60)
 
     def has_worker(self) -> None:
         """Make sure that a worker lives: tests may kill it, and it may have died by itself."""
@@ -136,7 +139,7 @@ def house(
         with house.client() as client:
             for alias, sandbox in house.sandboxes.items():
                 kind = "comfyui" if alias == "comfy" else alias
-                config = {"alias": alias, "type": kind, "url": sandbox.url, "stall_after_s": 60}
+                config = {"alias": alias, "type": kind, "url": sandbox.url, "stall_after_s": 600}
                 save_server(client.session.api, ServerConfig.model_validate(config))
         house.run("-m", "deployments", "--limit", str(RUNS_AT_ONCE))
         house.catalogue().close()

@@ -11,7 +11,7 @@ from stablequeue.ids import derived_seed, run_name
 from stablequeue.prefect_api import PrefectApi
 from tests.flows.conftest import CHECKPOINT
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("server", ["comfy", "forge"])

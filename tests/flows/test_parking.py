@@ -1,7 +1,7 @@
 """What every job of a server would meet parks them all, with one message; nothing is made twice."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -11,13 +11,11 @@ from stablequeue.prefect_api import PrefectApi, StateType
 from stablequeue.server_blocks import save_server, saved_server
 from stablequeue.settings import Settings
 from stablequeue.store_blocks import FOLDER_BLOCK
-from tests.flows.acting import SMALL, generations, run_of, storing_held
+from tests.flows.acting import SMALL, WITHIN_S, generations, in_phase, run_of, storing_held
 from tests.flows.conftest import House
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.house, pytest.mark.timeout(180)]
-
-WITHIN_S = 60.0
+pytestmark = [pytest.mark.prefect, pytest.mark.house, pytest.mark.timeout(600)]
 
 
 @contextmanager
@@ -43,20 +41,16 @@ def test_a_store_that_fails_after_generating_parks_and_resume_stores_from_the_sp
     house: House, queue: Client, api: PrefectApi, catalogue: Catalogue
 ) -> None:
     told = house.log.read_text(encoding="utf-8", errors="replace")
-    with storing_held(house.settings):
-        first = {a: queue.submit({**SMALL, "server": a}).job_id for a in house.sandboxes}
-        for job_id in first.values():
-            wait_until(lambda j=job_id: queue.job(j).phase == "Storing", timeout_s=WITHIN_S)
-        broken = broken_store(house.settings)
-        broken.__enter__()
-    later = {a: queue.submit({**SMALL, "server": a}).job_id for a in house.sandboxes}
-    try:
+    with ExitStack() as broken:
+        with storing_held(house.settings):
+            first = {a: queue.submit({**SMALL, "server": a}).job_id for a in house.sandboxes}
+            in_phase(queue, first.values(), "Storing")
+            broken.enter_context(broken_store(house.settings))
+        later = {a: queue.submit({**SMALL, "server": a}).job_id for a in house.sandboxes}
         for alias, job_id in first.items():
             wait_until(lambda j=job_id: _parked(queue, api, j), timeout_s=WITHIN_S, why=alias)
             assert api.pool(alias).paused
             assert catalogue.parked()[alias].reason in queue.job(job_id).message
-    finally:
-        broken.__exit__(None, None, None)
     for job_id in later.values():  # they wait, whether they had begun or not
         wait_until(
             lambda j=job_id: run_of(queue, api, j).state_type is StateType.SCHEDULED,
