@@ -1,6 +1,7 @@
 """Identities that are ours: job ids, remote keys, derived seeds, run names."""
 
 import hashlib
+import json
 import os
 import re
 import time
@@ -22,6 +23,17 @@ def new_job_id() -> str:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return str(UUID(int=value))
+
+
+def keyed_job_id(key: str, content: str, number: int = 0) -> str:
+    """Return the job id that a request of a submission always has, so that it is added once.
+
+    Args:
+        key: Names the submission.
+        content: The request, in one spelling, or its own key.
+        number: How many equal requests come before it.
+    """
+    return str(uuid5(_NAMESPACE, json.dumps(["submission", key, content, number])))
 
 
 def remote_key(job_id: str, index: int, attempt: int) -> UUID:

@@ -8,11 +8,12 @@ from stablequeue.catalogue.outcomes import OutcomePart
 from stablequeue.catalogue.records import MigrationReport
 from stablequeue.catalogue.requests import RequestPart
 from stablequeue.catalogue.search import SearchPart
+from stablequeue.catalogue.waiting import WaitingPart
 
 PATIENCE_S = 30.0
 
 
-class Catalogue(RequestPart, AttemptPart, AssetPart, OutcomePart, SearchPart):
+class Catalogue(RequestPart, WaitingPart, AttemptPart, AssetPart, OutcomePart, SearchPart):
     """What was asked, each attempt's ticket, what came out.
 
     Calls block for milliseconds, rarely for as long as other writers hold the database; call them

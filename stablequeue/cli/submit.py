@@ -19,7 +19,8 @@ _MODELS = Group("Models", sort_key=2)
 _PICTURE = Group("The picture", sort_key=3)
 _FROM = Group("From another picture", sort_key=4)
 _COMFYUI = Group("ComfyUI workflows", sort_key=5)
-_REST = Group("The rest", sort_key=6)
+_MANY = Group("Many jobs", sort_key=6)
+_REST = Group("The rest", sort_key=7)
 
 
 def submit(
@@ -114,6 +115,24 @@ def submit(
         list[str] | None,
         Parameter(group=_COMFYUI, help="NODE.INPUT=JSON: by node id or title; may be repeated."),
     ] = None,
+    file: Annotated[
+        Path | None,
+        Parameter(
+            group=_MANY,
+            help="One JSON request a line; - for stdin. Other options go before what a line says,"
+            " tags are added.",
+        ),
+    ] = None,
+    skip_bad: Annotated[
+        bool, Parameter(group=_MANY, help="Leave out lines that cannot be accepted.")
+    ] = False,
+    key: Annotated[
+        str,
+        Parameter(group=_MANY, help="Names the submission: again with it adds what is missing."),
+    ] = "",
+    resume: Annotated[
+        bool, Parameter(group=_MANY, help="Go on with the last submission of this very file.")
+    ] = False,
     output: Annotated[
         Literal["original", "webp", "jpeg"] | None,
         Parameter(group=_REST, help="How the file is stored."),
@@ -134,7 +153,8 @@ def submit(
     """Queue a job and print its id.
 
     The job is on disk when the id is printed. With --wait the exit code is 0 when its pictures
-    are stored, 1 when it failed, and 130 after Ctrl-C: then it goes on.
+    are stored, 1 when it failed, and 130 after Ctrl-C: then it goes on. With --file, all lines
+    are checked before the first is accepted.
     """
     if prompt == "-":
         prompt = sys.stdin.read().strip()
@@ -171,10 +191,36 @@ def submit(
     request = {**base, **{name: value for name, value in given.items() if value is not None}}
     _nested(request, hires=hires, upscaler=upscaler, output=output)
     request = fields.set_fields(request, set_ or [])
+    if file is not None:
+        if prompt is not None or from_ is not None or job_id or wait:
+            raise BadRequest("--file", "goes with neither a prompt, --from, --job-id nor --wait")
+        return _submit_file(file, request, key=key, resume=resume, skip_bad=skip_bad, common=common)
+    if key or resume or skip_bad:
+        raise BadRequest("submit", "--key, --resume and --skip-bad go with --file")
     if not request:
         raise BadRequest("prompt", "say what to make: a prompt, --from, --init or --workflow")
     with common.client() as queue:
         return finish(queue, queue.submit(request, job_id=job_id), wait=wait, common=common)
+
+
+def _submit_file(
+    file: Path, given: dict[str, Any], *, key: str, resume: bool, skip_bad: bool, common: Common
+) -> int:
+    from stablequeue.cli import jobs_file  # noqa: PLC0415
+
+    if key and resume:
+        raise BadRequest("--resume", "give it or --key, not both")
+    lines = jobs_file.read_lines(
+        file.expanduser(), lambda text: _pasted(text, common), skip_bad=skip_bad
+    )
+    with common.client() as queue:
+        if not key:
+            key, goes_on = jobs_file.submission_key(
+                queue.settings.home, lines.content, resume=resume
+            )
+            if resume and not goes_on:
+                common.note("note: this file was not submitted before; it is now")
+        return jobs_file.submit_file(queue, lines, given, key=key, skip_bad=skip_bad, common=common)
 
 
 def finish(queue: "Client", job: "Submitted", *, wait: bool, common: Common) -> int:

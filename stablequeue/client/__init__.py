@@ -12,7 +12,7 @@ Needs neither Prefect nor a running server to be imported. Every method raises e
 `stablequeue.errors` only.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +26,8 @@ from stablequeue.views import JobView, Picture, ViewState
 
 if TYPE_CHECKING:
     from stablequeue.client.pictures import Pictures
-    from stablequeue.client.submitting import Submitted
+    from stablequeue.client.submitting import OnBad, Submitted
+    from stablequeue.client.submitting import OnProgress as OnManyProgress
     from stablequeue.request import GenerationRequest
 
 __all__ = ["Change", "Client", "JobView", "Picture", "Session", "ViewState"]
@@ -98,6 +99,48 @@ class Client:
         from stablequeue.client.submitting import submit  # noqa: PLC0415  # needs SQLModel
 
         return submit(self.session, request, fields, job_id=job_id)
+
+    def submit_many(
+        self,
+        requests: "Iterable[GenerationRequest | Mapping[str, Any]]",
+        *,
+        key: str = "",
+        on_bad: "OnBad | None" = None,
+        on_progress: "OnManyProgress | None" = None,
+        **fields: Any,
+    ) -> "list[Submitted]":
+        """Queue many jobs in their order. Those accepted are on disk and will not be lost.
+
+        All requests are checked before the first is accepted. Accepting takes a second for a
+        thousand; then they become flow runs, a hundred at a time, which takes Prefect a while:
+        what this call does not get to (an exception, a kill) is done by `stablequeue up`.
+
+        Args:
+            requests: What to make. One may have a `key` of its own beside its fields.
+            key: Names this submission, so that it can be repeated: a request that was accepted
+                under it is not accepted again. Equal requests count as often as they occur; the
+                order may change, and `fields` do not matter. A request's own `key` stands for
+                its content, so it may be corrected as long as it was not accepted. Without any
+                key every call makes new jobs.
+            on_bad: Called with the position (from 0) and the problem of each request that cannot
+                be accepted, which is left out. None: the first of them is raised.
+            on_progress: Called with how many are accepted, and how many of them flow runs.
+            fields: Fields of `GenerationRequest`, over those of every request; `tags` are added
+                to a request's own.
+
+        Returns:
+            For each request in order, without those left out: as `submit` does.
+
+        Raises:
+            BadRequest: The first problem, naming the request's position and the field. Nothing is
+                kept.
+            CatalogueBusy: Retryable, with the same key.
+        """
+        from stablequeue.client.submitting import submit_many  # noqa: PLC0415  # needs SQLModel
+
+        return submit_many(
+            self.session, requests, fields, key=key, on_bad=on_bad, on_progress=on_progress
+        )
 
     def jobs(
         self,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stablequeue.catalogue import Catalogue, StoredRequest
+from stablequeue.catalogue import Catalogue, NewJob, StoredRequest
 from stablequeue.errors import BadRequest, NotFound
 from stablequeue.ids import derived_seed, new_job_id
 from stablequeue.request import GenerationRequest, parse_request
@@ -30,13 +30,36 @@ def accept(
         BadRequest: The first problem, naming the field and what is allowed.
         CatalogueBusy: Retryable with the same `job_id`.
     """
+    request = acceptable(data, settings=settings)
+    return catalogue.accept_many([new_job(request, job_id or new_job_id())])[0]
+
+
+def acceptable(
+    data: Mapping[str, Any] | GenerationRequest,
+    *,
+    settings: Settings,
+    kept: dict[str, str] | None = None,
+) -> GenerationRequest:
+    """Return what is asked as a job may have it: valid, its input pictures kept.
+
+    Args:
+        data: From somebody who may read any file we may.
+        settings: Of the installation.
+        kept: References of pictures this submission has kept already, by path; added to.
+
+    Raises:
+        BadRequest: As for `accept`.
+    """
     request = parse_request(data)
     if request.expired(datetime.now(UTC)):
         raise BadRequest("expires_at", "this time is already over")
-    request = with_kept_inputs(request, settings, allowed=None)
-    job_id = job_id or new_job_id()
-    return catalogue.accept(
-        request,
+    return with_kept_inputs(request, settings, allowed=None, kept=kept)
+
+
+def new_job(request: GenerationRequest, job_id: str) -> NewJob:
+    """Return a job to accept: its seed fixed, its deployment named."""
+    return NewJob(
+        request=request,
         job_id=job_id,
         seed=fixed_seed(request, job_id),
         deployment=deployment_for(request.server),
@@ -116,7 +139,11 @@ def deployment_for(server: str) -> str:
 
 
 def with_kept_inputs(
-    request: GenerationRequest, settings: Settings, *, allowed: Sequence[Path] | None
+    request: GenerationRequest,
+    settings: Settings,
+    *,
+    allowed: Sequence[Path] | None,
+    kept: dict[str, str] | None = None,
 ) -> GenerationRequest:
     """Replace paths of input pictures by references to our own copies.
 
@@ -124,11 +151,15 @@ def with_kept_inputs(
         request: As asked.
         settings: Say where the copies lie.
         allowed: Folders from which they may come; None: from anywhere.
+        kept: References of pictures that were read already, by path; added to.
 
     Raises:
         BadRequest: A path is not allowed, not there, or not a picture.
     """
-    kept: dict[str, str] = {}
+    if not request.init_image and not request.mask_image:
+        return request
+    changed: dict[str, str] = {}
+    known = {} if kept is None else kept
     store = InputStore(settings.inputs)
     for field in _INPUTS:
         value: str = getattr(request, field)
@@ -137,5 +168,7 @@ def with_kept_inputs(
         if value.startswith(_REFERENCE):
             store.check(value, field=field)
         else:
-            kept[field] = store.ingest(Path(value).expanduser(), allowed=allowed, field=field)
-    return request.model_copy(update=kept) if kept else request
+            if value not in known:
+                known[value] = store.ingest(Path(value).expanduser(), allowed=allowed, field=field)
+            changed[field] = known[value]
+    return request.model_copy(update=changed) if changed else request

@@ -98,13 +98,13 @@ class RunCalls(Transport):
         Raises:
             NotFound: No such deployment.
             PrefectRefused: The parameters do not fit its schema; or the key belongs to a run of
-                another deployment (keys are per flow), which is then left as it is.
+                another deployment (keys are per flow) that has not ended; it is left as it is.
         """
         target = self.deployment(deployment) if isinstance(deployment, str) else deployment
         response = self.request("POST", f"deployments/{target.id}/create_flow_run", new.to_json())
         created = response.status_code == HTTPStatus.CREATED
         run = Run.from_json(response.json(), was_new=created)
-        if run.deployment_id != target.id:
+        if run.deployment_id != target.id and not run.final:
             message = (
                 f"job {new.idempotency_key} has a run of another server already (run {run.id},"
                 f" {run.state_name}); cancel it first"
@@ -118,10 +118,12 @@ class RunCalls(Transport):
         """Create many runs of one deployment, up to 100 a call.
 
         Give them increasing `scheduled_time`, else their order is undefined. One with a known
-        idempotency key gives the id of the run that has it.
+        idempotency key gives the id of the run that has it, perhaps one of another deployment.
 
         Returns:
             For each, in order, the id of its run, or why there is none; those can be sent again.
+            A run counts as made only when it is read afterwards: all of a call are made in one
+            transaction, and one that fails in it takes the others with it.
         """
         target = self.deployment(deployment) if isinstance(deployment, str) else deployment
         outcome: list[str | PrefectRefused] = []

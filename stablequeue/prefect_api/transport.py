@@ -117,8 +117,9 @@ class Transport:
         seen: set[str] = set()
         offset = 0
         while limit is None or len(seen) < limit:
+            page = PAGE if limit is None else min(PAGE, limit - len(seen))
             rows: list[dict[str, Any]] = self.call(
-                "POST", path, {**body, "limit": PAGE, "offset": offset}, missing=missing
+                "POST", path, {**body, "limit": page, "offset": offset}, missing=missing
             )
             for row in rows:
                 if row["id"] in seen:  # rows came in before this page meanwhile
@@ -127,9 +128,9 @@ class Transport:
                     return
                 seen.add(row["id"])
                 yield row
-            if len(rows) < PAGE:
+            if len(rows) < page:
                 return
-            offset += PAGE
+            offset += page
 
     def _accepted(self, response: httpx.Response, missing: str) -> httpx.Response:
         status = response.status_code

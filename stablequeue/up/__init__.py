@@ -22,6 +22,7 @@ from stablequeue.catalogue import open_catalogue
 from stablequeue.errors import PrefectUnreachable, Refused
 from stablequeue.prefect_api import PrefectApi, open_prefect
 from stablequeue.secrets import private_folder
+from stablequeue.sending import sending_lock
 from stablequeue.server_settings import forget_address, running_url
 from stablequeue.settings import Settings
 from stablequeue.up.caretaker import Caretaker
@@ -164,7 +165,8 @@ class _Up:
             self._say(f"The catalogue was brought up to date; a copy of it: {report.backup}")
         await making
         await following.begin()
-        await self._background(stack, Caretaker(catalogue, api).run(), "caretaker")
+        caretaker = Caretaker(catalogue, api, sending_lock(settings.run_folder))
+        await self._background(stack, caretaker.run(), "caretaker")
         await self._background(stack, following.watch(), "watching the servers")
         address = f"http://127.0.0.1:{files.getsockname()[1]}"
         _tell(settings, {"files": address, "pid": os.getpid(), "ready": True})

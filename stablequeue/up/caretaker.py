@@ -8,8 +8,12 @@ step may be repeated, and a fault of one is logged and left to the next round.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from stablequeue.catalogue import (
     Attempt,
@@ -21,10 +25,10 @@ from stablequeue.catalogue import (
 )
 from stablequeue.engines import open_engine
 from stablequeue.engines.base import Located
-from stablequeue.errors import NotFound, PrefectRefused, QueueError
+from stablequeue.errors import NotFound, QueueError
 from stablequeue.pipeline.resolve import EVERY_PARKED
 from stablequeue.prefect_api import PrefectApi, Run, StateType, run_filter
-from stablequeue.sending import send
+from stablequeue.sending import AT_ONCE, send_many
 from stablequeue.server_blocks import saved_server, saved_servers
 from stablequeue.servers import ANY
 
@@ -50,45 +54,88 @@ _ADVICE = {
 
 
 class Caretaker:
-    """Runs beside the workers in `stablequeue up`; one for an installation is enough."""
+    """Runs beside the workers in `stablequeue up`; one for an installation is enough.
 
-    def __init__(self, catalogue: Catalogue, api: PrefectApi) -> None:
+    Args:
+        catalogue: Of the installation.
+        api: Prefect's API.
+        lock: Lock file of those who send many jobs: nothing is sent while somebody else does.
+    """
+
+    def __init__(self, catalogue: Catalogue, api: PrefectApi, lock: Path | None = None) -> None:
         self._catalogue = catalogue
         self._api = api
+        self._lock = lock
         self._round = 0
         self._told: set[str] = set()
 
     async def run(self) -> None:
-        """Do everything again and again until cancelled."""
-        while True:
-            steps = (
-                self.send_accepted,
-                self.note_endings,
-                self.settle_cancelled,
-                self.resume_any,
+        """Do everything again and again until cancelled; sending many jobs delays nothing else."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._again(self.send_accepted))
+            group.create_task(
+                self._again(self.note_endings, self.settle_cancelled, self.resume_any, self._count)
             )
+
+    async def _again(self, *steps: Callable[[], Awaitable[None]]) -> None:
+        while True:
             for step in steps:
                 try:
                     await step()
                 except QueueError as error:
                     logger.warning("%s: %s", step.__name__.replace("_", " "), error)
-            self._round += 1
             await asyncio.sleep(EVERY_S)
 
+    async def _count(self) -> None:
+        self._round += 1
+
     async def send_accepted(self) -> None:
-        """Create the runs of jobs that were accepted but not sent."""
-        waiting = await asyncio.to_thread(
-            lambda: self._catalogue.unsent(older_than_s=UNSENT_AFTER_S, limit=_BATCH)
-        )
-        for stored in waiting:
-            try:
-                await asyncio.to_thread(send, stored, api=self._api, catalogue=self._catalogue)
-            except (NotFound, PrefectRefused) as error:
-                if stored.job_id not in self._told:  # else the same line every few seconds
-                    self._told.add(stored.job_id)
-                    logger.warning("%s cannot be sent yet: %s", stored.job_id, error)
-            else:
+        """Create the runs of jobs that were accepted but not sent, a hundred at a time."""
+        last: int | None = 0
+        while last is not None:
+            last = await asyncio.to_thread(self._send_some, last)
+
+    def _send_some(self, after: int) -> int | None:
+        """Send up to a hundred jobs; return the last one's row, None when there are no more."""
+        waiting = self._catalogue.unsent(older_than_s=UNSENT_AFTER_S, limit=AT_ONCE, after=after)
+        if not waiting:
+            return None
+        try:
+            with self._alone():
+                # Whoever sent until now may have sent these.
+                now = self._catalogue.requests_by_id(stored.job_id for stored in waiting)
+                left = [row for row in now.values() if row.state is JobState.ACCEPTED]
+                left.sort(key=lambda row: row.id)
+                refused = send_many(left, api=self._api, catalogue=self._catalogue)
+        except Timeout:
+            return None
+        for stored in left:
+            if stored.job_id not in refused:
                 logger.info("sent %s", stored.job_id)
+        self._tell({stored.job_id: stored.deployment for stored in left}, refused)
+        return waiting[-1].id
+
+    def _alone(self) -> AbstractContextManager[object]:
+        return FileLock(self._lock, timeout=0) if self._lock else nullcontext()
+
+    def _tell(self, deployments: Mapping[str, str], refused: Mapping[str, QueueError]) -> None:
+        """Say once why jobs cannot be sent: the same line every few seconds helps nobody."""
+        missing: dict[str, list[str]] = {}
+        for job_id, error in refused.items():
+            if isinstance(error, NotFound):
+                missing.setdefault(deployments[job_id], []).append(str(error))
+            elif job_id not in self._told:
+                self._told.add(job_id)
+                logger.warning("%s cannot be sent yet: %s", job_id, error)
+        for deployment, reasons in missing.items():
+            if deployment not in self._told:
+                self._told.add(deployment)
+                logger.warning(
+                    "jobs of %s cannot be sent yet (%d now): %s",
+                    deployment,
+                    len(reasons),
+                    reasons[0],
+                )
 
     async def note_endings(self) -> None:
         """Write the outcome of jobs whose run ended without our flow saying how."""
