@@ -1,7 +1,8 @@
 """What `doctor` looks at on a Prefect server, ours or somebody else's, over its API."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Literal
@@ -9,11 +10,19 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from stablequeue.errors import PrefectUnreachable
+from stablequeue.errors import NotFound, PrefectUnreachable
 from stablequeue.prefect_api import PrefectApi
+from stablequeue.prefect_api.model import parse_time
 from stablequeue.server_settings import is_loopback
+from stablequeue.servers import ServerConfig
 
 Verdict = Literal["ok", "warning", "bad"]
+
+_HOST = " on "
+"""Our workers are named POOL on HOST."""
+
+_ALIVE = timedelta(seconds=100)
+"""A worker's heartbeat comes every 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,51 @@ def checks(api: PrefectApi, *, ours: bool) -> list[Finding]:
     found = [*_versions(api), *_access(api), *_late(server), *_growth(server)]
     found += [*_leases(server), *_key(ours)]
     return [*found, *_database(server, ours=ours)]
+
+
+def card_checks(
+    api: PrefectApi, servers: Sequence[ServerConfig], *, now: datetime
+) -> Iterator[Finding]:
+    """Say which cards are driven from more than one host, where their lock does not hold.
+
+    Cards of one server are mentioned only when that is so.
+
+    Args:
+        api: A session with the Prefect server.
+        servers: The saved ones.
+        now: With a time zone, on Prefect's clock.
+    """
+    cards: dict[str, list[str]] = {}
+    for server in servers:
+        cards.setdefault(server.card_key, []).append(server.alias)
+    for card, aliases in sorted(cards.items()):
+        hosts = sorted({host for alias in aliases for host in _hosts(api, alias, now)})
+        named, about = ", ".join(sorted(aliases)), f"card {card}"
+        if len(hosts) > 1:
+            yield Finding(
+                about,
+                "warning",
+                f"{named}: workers on {' and '.join(hosts)} drive it, so jobs of theirs can"
+                " generate at the same time; run StableQueue on one of these hosts only, or, if"
+                " the servers have different cards, say so: stablequeue servers add NAME --update"
+                " --card HOST/GPU",
+            )
+        elif len(aliases) > 1:
+            driven = f"driven from {hosts[0]}" if hosts else "no worker drives it now"
+            yield Finding(about, "ok", f"{named}: {driven}")
+
+
+def _hosts(api: PrefectApi, pool: str, now: datetime) -> Iterator[str]:
+    """Yield the hosts whose workers of this pool live; a worker of somebody else's names none."""
+    try:
+        rows = list(api.pages(f"work_pools/{pool}/workers/filter", {}, missing="no such pool"))
+    except NotFound:
+        return  # a new server: `up` has not made its pool yet
+    for row in rows:
+        seen = parse_time(row.get("last_heartbeat_time"))
+        _, named, host = str(row.get("name", "")).rpartition(_HOST)
+        if named and seen is not None and now - seen < _ALIVE:
+            yield host
 
 
 def _versions(api: PrefectApi) -> Iterator[Finding]:

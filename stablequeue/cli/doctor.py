@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from stablequeue import server_checks
 from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.cli.screen import Screen
 from stablequeue.errors import QueueError
+from stablequeue.hiding import without_secrets
 from stablequeue.server_checks import Finding
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ def doctor(*, common: Common = DEFAULTS) -> int:
 def _checked(about: str, look: Callable[[], list[Finding]]) -> list[Finding]:
     """Run one look; whatever it cannot even ask is its finding."""
     try:
-        return look()
+        found = look()
     except QueueError as error:
-        return [Finding(about, "bad", str(error))]
+        found = [Finding(about, "bad", str(error))]
+    return [replace(one, message=without_secrets(one.message)) for one in found]
 
 
 def _show(target: Screen, checks: list[Finding]) -> None:
@@ -134,6 +136,13 @@ def _servers(queue: "Client") -> Iterator[Finding]:
             yield Finding(about, "warning", f"its jobs wait: {state}{resume}")
 
 
+def _cards(queue: "Client") -> Iterator[Finding]:
+    from stablequeue.server_blocks import saved_servers  # noqa: PLC0415
+
+    api = queue.session.api
+    yield from server_checks.card_checks(api, saved_servers(api), now=datetime.now(UTC))
+
+
 def _jobs(queue: "Client") -> Iterator[Finding]:
     from stablequeue.catalogue import JobState  # noqa: PLC0415
     from stablequeue.prefect_api import ACTIVE, run_filter  # noqa: PLC0415
@@ -173,5 +182,6 @@ _LOOKS: tuple[tuple[str, "Callable[[Client], Iterator[Finding]]"], ...] = (
     ("up", _up),
     ("prefect", _prefect),
     ("servers", _servers),
+    ("cards", _cards),
     ("jobs", _jobs),
 )

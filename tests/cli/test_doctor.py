@@ -54,6 +54,29 @@ def test_jobs_whose_process_died_are_named(run: Run, online: str) -> None:
 
 
 @pytest.mark.prefect
+def test_a_card_driven_from_two_hosts_is_warned_about(run: Run, online: str) -> None:
+    add = ("servers", "add", online, "--type", "forge", "--url", "http://127.0.0.1:9", "--no-test")
+    assert run(*add, "--card", "den/7").code == 0
+    try:
+        with Client(load()) as queue:
+            for host in ("host-a", "host-b"):
+                path = f"work_pools/{online}/workers/heartbeat"
+                queue.session.api.call("POST", path, {"name": f"{online} on {host}"})
+        [(verdict, message)] = verdicts(run("doctor", "--json"), "card den/7")
+        assert verdict == "warning"
+        assert "workers on host-a and host-b" in message
+    finally:
+        run("servers", "rm", online)
+
+
+def test_passwords_in_addresses_are_not_shown(run: Run) -> None:
+    url = "postgresql+psycopg://me:hunter2@127.0.0.1:9/x?password=hunter2"
+    ran = run("doctor", "-v", "--setting", f"catalogue_url={url}")
+    assert "127.0.0.1" in ran.out
+    assert "hunter2" not in ran.out + ran.err
+
+
+@pytest.mark.prefect
 @pytest.mark.usefixtures("online")
 def test_the_pages_of_somebody_elses_prefect_open_without_a_ticket(run: Run) -> None:
     address = run("ui", "--print").out.strip()

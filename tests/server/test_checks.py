@@ -3,14 +3,17 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from stablequeue.prefect_api import PrefectApi
-from stablequeue.server_checks import Finding, checks
+from stablequeue.server_checks import Finding, card_checks, checks
+from stablequeue.servers import ServerConfig
 
 
 @pytest.mark.prefect
@@ -129,3 +132,73 @@ def test_plain_http_over_a_network_is_a_warning(
 
     monkeypatch.setattr("stablequeue.server_checks.is_loopback", elsewhere)
     assert look(foreign)["prefect address"].verdict == "warning"
+
+
+class Cards:
+    """Saved servers on cards, and workers of their pools on hosts."""
+
+    def __init__(self, api: PrefectApi) -> None:
+        self.api = api
+        self.servers: list[ServerConfig] = []
+
+    def server(self, card: str = "", *, workers: tuple[str, ...] = ()) -> str:
+        """Add a server and its pool; `workers` are the workers' names after `ALIAS on `."""
+        alias = f"gpu-{uuid4().hex[:12]}"
+        fields = {"alias": alias, "type": "forge", "url": "http://127.0.0.1:9", "card": card}
+        self.servers.append(ServerConfig.model_validate(fields))
+        self.api.call("POST", "work_pools/", {"name": alias, "type": "gpu-server"})
+        for host in workers:
+            path = f"work_pools/{alias}/workers/heartbeat"
+            self.api.call("POST", path, {"name": f"{alias} on {host}"})
+        return alias
+
+    def found(self, *, later: timedelta = timedelta()) -> list[Finding]:
+        """Return what is found now, or later."""
+        return list(card_checks(self.api, self.servers, now=datetime.now(UTC) + later))
+
+
+@pytest.fixture
+def cards(prefect_api: PrefectApi) -> Cards:
+    return Cards(prefect_api)
+
+
+def test_a_card_driven_from_two_hosts_is_a_warning_with_advice(cards: Cards) -> None:
+    aliases = [
+        cards.server("den/0", workers=("host-a",)),
+        cards.server("den/0", workers=("host-b",)),
+    ]
+    [found] = cards.found()
+    assert (found.about, found.verdict) == ("card den/0", "warning")
+    assert found.message.startswith(f"{', '.join(sorted(aliases))}: workers on host-a and host-b ")
+    assert "--card HOST/GPU" in found.message
+
+
+def test_a_card_driven_from_one_host_is_fine_and_others_hosts_do_not_matter(cards: Cards) -> None:
+    cards.server("den/0", workers=("host-a",))
+    cards.server("den/0", workers=("host-a",))
+    cards.server("attic/0", workers=("host-b",))
+    [found] = cards.found()
+    assert (found.about, found.verdict) == ("card den/0", "ok")
+    assert found.message.endswith(": driven from host-a")
+
+
+def test_a_server_with_a_card_of_its_own_is_mentioned_only_when_two_hosts_drive_it(
+    cards: Cards,
+) -> None:
+    alias = cards.server(workers=("host-a", "host-b"))
+    cards.server(workers=("host-a",))
+    [found] = cards.found()
+    assert (found.about, found.verdict) == (f"card server/{alias}", "warning")
+
+
+def test_workers_of_long_ago_or_of_somebody_else_and_missing_pools_name_no_host(
+    cards: Cards,
+) -> None:
+    alias = cards.server("den/0", workers=("host-a",))
+    cards.server("den/0", workers=("host-b",))
+    cards.api.call("POST", f"work_pools/{alias}/workers/heartbeat", {"name": "ProcessWorker 1"})
+    fields = {"alias": "no-pool-yet", "type": "forge", "url": "http://h", "card": "den/0"}
+    cards.servers.append(ServerConfig.model_validate(fields))
+    assert cards.found()[0].verdict == "warning"
+    [found] = cards.found(later=timedelta(minutes=5))
+    assert (found.verdict, found.message.rpartition(": ")[2]) == ("ok", "no worker drives it now")
