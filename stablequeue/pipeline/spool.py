@@ -49,12 +49,14 @@ def remove_attempts(spool: Path, index: int) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder.
+    """Make the folder; what lies there and is no whole result is removed: it may be in the way.
 
     Raises:
         StoreUnavailable: The disk does not let us.
     """
     try:
+        if read_result(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_trouble(error) from error
@@ -118,7 +120,10 @@ def read_result(folder: Path) -> RawResult | None:
         )
         for entry in written["assets"]
     )
-    if not all(asset.path.is_file() for asset in assets):
+    try:
+        if not all(asset.path.is_file() for asset in assets):
+            return None
+    except OSError:  # a name longer than any file's, for example
         return None
     return RawResult(
         assets=assets,
