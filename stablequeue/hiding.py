@@ -1,7 +1,7 @@
 """Take secrets out of text that servers, stores and databases say, before anybody keeps it.
 
 Such text ends in logs, in Prefect's states and in the catalogue. What can be known as a secret by
-its form is replaced: user and password in an address, the parameters of a signed address, and what
+its form is replaced: the password in an address, the parameters of a signed address, and what
 follows `Authorization`, `Bearer` and `Basic`; and whatever this process has used as a secret.
 """
 
@@ -14,7 +14,9 @@ _SHORTEST = 6
 
 _used: set[str] = set()
 
-_USERINFO = re.compile(r"(?<=://)[^\s/?#'\"<>@]{1,500}(?:@[^\s/?#'\"<>@]{0,500}){0,4}@")
+_USERINFO = re.compile(
+    r"""(?<=://)([^\s/?#'"<>@:]{0,500}:)?[^\s/?#'"<>@]{1,500}(?:@[^\s/?#'"<>@]{0,500}){0,4}@"""
+)
 _PARAMETER = re.compile(
     r"""([?&;](?:amp;)?(?:[\w.\-]*(?:
         signature|credential|security-token|token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key
@@ -38,7 +40,7 @@ def without_secrets(text: str) -> str:
     for secret in sorted(_used, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     if "://" in text:
-        text = _USERINFO.sub(f"{HIDDEN}@", text)
+        text = _USERINFO.sub(lambda found: f"{found[1] or ''}{HIDDEN}@", text)
     if "=" in text:
         text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
     if "uthorization" in text.casefold():

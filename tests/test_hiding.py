@@ -12,8 +12,9 @@ from stablequeue.servers import ServerConfig
 from stablequeue.wire import open_client
 
 SAID = [
-    ("cannot fetch http://me:hunter2@host/x", "cannot fetch http://***@host/x"),
-    ("postgresql+psycopg://me:p@ss@db/x: refused", "postgresql+psycopg://***@db/x: refused"),
+    ("cannot fetch http://me:hunter2@host/x", "cannot fetch http://me:***@host/x"),
+    ("postgresql+psycopg://me:p@ss@db/x: refused", "postgresql+psycopg://me:***@db/x: refused"),
+    ("git clone https://ghp_0aB@host/x", "git clone https://***@host/x"),
     ("see https://host/a@b", "see https://host/a@b"),
     ("403 for https://s3/b/k?X-Amz-Date=1&X-Amz-Signature=ab12cd", ...),
     (
@@ -49,9 +50,9 @@ def test_hiding_twice_is_hiding_once(text: str) -> None:
 def test_errors_keep_none_of_what_others_say(kind: type[EngineError]) -> None:
     error = kind("comfy", "cannot read https://me:hunter2@host/x?sig=abc")
     for kept in (str(error), repr(error), error.detail, str(pickle.loads(pickle.dumps(error)))):
-        assert "https://***@host/x?sig=***" in kept
+        assert "https://me:***@host/x?sig=***" in kept
         assert "hunter2" not in kept
-    assert str(NotFound("no http://a:b@c/")) == "no http://***@c/"
+    assert str(NotFound("no http://a:b@c/")) == "no http://a:***@c/"
 
 
 async def test_what_a_server_echoes_of_our_credentials_is_hidden() -> None:

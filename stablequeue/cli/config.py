@@ -6,6 +6,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, SecretStr
 
 from stablequeue.cli.common import DEFAULTS, Common
+from stablequeue.hiding import without_secrets
 from stablequeue.settings import load_with_origins
 
 _HIDDEN = "(set)"
@@ -69,16 +70,10 @@ def plain(model: BaseModel) -> dict[str, Any]:
 
 
 def without_password(value: Any) -> Any:
-    """Return a URL without the password in it; anything else as it is."""
+    """Return a URL without the secrets in it; anything else as it is."""
     if not isinstance(value, str) or "://" not in value:
         return value
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
-    try:
-        password = urlsplit(value).password
-    except ValueError:
-        return value
-    return value.replace(f":{password}@", ":***@") if password else value
+    return without_secrets(value)
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from stablequeue.cli.common import put
 from stablequeue.cli.quick import quick_httpx
 from stablequeue.cli.text import one_line
 from stablequeue.errors import BadRequest, QueueError, SettingsError
+from stablequeue.hiding import without_secrets
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -158,8 +159,8 @@ def _help_for(tokens: Sequence[str]) -> str:
 
 
 def _unexpected(error: Exception, options: Sequence[str], *, as_json: bool) -> int:
-    summary = one_line(f"{type(error).__name__}: {error}")
-    text = "".join(traceback.format_exception(error))
+    summary = one_line(without_secrets(f"{type(error).__name__}: {error}"))
+    text = without_secrets("".join(traceback.format_exception(error)))
     if "-v" in options or "--verbose" in options:
         put(text, stderr=True)
     log = _write_log(text, options)

@@ -106,6 +106,7 @@ def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
         "stablequeue.cli.screen",
         "stablequeue.cli.text",
         "stablequeue.errors",
+        "stablequeue.hiding",
     }
 
 

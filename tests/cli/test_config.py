@@ -30,7 +30,7 @@ def test_the_home_given_in_front_goes_before_the_environment(run: Run, tmp_path:
 
 
 def test_no_secret_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"postgresql+psycopg://me:{CANARY}@db/queue"
+    url = f"postgresql+psycopg://me:{CANARY}@db/queue?password={CANARY}"
     monkeypatch.setenv("STABLEQUEUE_PREFECT_AUTH", f"me:{CANARY}")
     monkeypatch.setenv("STABLEQUEUE_S3_SECRET_KEY", CANARY)
     monkeypatch.setenv("STABLEQUEUE_CATALOGUE_URL", url)
@@ -38,7 +38,7 @@ def test_no_secret_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         ran = run("config", "show", *options)
         assert ran.code == 0
         assert CANARY not in ran.out + ran.err
-    assert "postgresql+psycopg://me:***@db/queue" in ran.out
+    assert "postgresql+psycopg://me:***@db/queue?password=***" in ran.out
 
 
 @pytest.mark.parametrize(
