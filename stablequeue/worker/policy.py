@@ -114,9 +114,10 @@ class _Line:
             (place for place, times in enumerate(overtaken) if times >= MOST_OVERTAKINGS),
             len(overtaken) - 1,
         )
-        for place in range(reach + 1):
-            if not checkpoints[place] and place <= overtaken[place]:
-                return _Choice(place, "next in line: it needs no checkpoint")
+        if "" in checkpoints[: reach + 1]:
+            place = checkpoints.index("")  # so many started before it as stood before it: its turn
+            if place <= overtaken[place]:
+                return _Choice(place, "next in line, and needs no checkpoint")
         groups = self._groups(checkpoints, card)
         batching = Batching(groups, overtaken, len(self.runs), reach)
         for number in _by_use(groups, card):
