@@ -14,6 +14,7 @@ from stablequeue.errors import (
     ModelMissing,
     NotFound,
     QueueError,
+    SettingsError,
     Unsupported,
 )
 from stablequeue.pipeline.job import Job, logger
@@ -121,5 +122,5 @@ async def _candidate(
             return Candidate(server, info, ours)
     except TimeoutError:
         return EngineUnreachable(server.alias, f"no answer within {_PROBE_WITHIN_S:.0f} s")
-    except EngineError as error:
+    except (EngineError, SettingsError) as error:  # SettingsError: its engine is not installed
         return error
