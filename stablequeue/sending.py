@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from stablequeue.catalogue import ENDED, Catalogue, JobState, StoredRequest
 from stablequeue.errors import NotFound, PrefectError, PrefectRefused, QueueError, Refused
@@ -17,13 +18,18 @@ from stablequeue.views import JOB_TAG, due
 MOST_RUNS = 1000
 """Runs one job may have had, each after the one before had ended."""
 
-AT_ONCE = 100
-"""Jobs in one call: the most Prefect takes."""
+AT_ONCE = 50
+"""Jobs in one call. Prefect takes 100, no faster, and writes nothing else to SQLite meanwhile."""
+
+_LOOKED_UP = 200
 
 CALLS_AT_ONCE = 4
 """More only wait for each other in Prefect's one process."""
 
 _TRIES = 3
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 OnSent = Callable[[int], None]
 """Told how many more jobs were settled: sent, or found not to be wanted any more."""
@@ -61,7 +67,7 @@ def send_many(
     catalogue: Catalogue,
     on_sent: OnSent | None = None,
 ) -> dict[str, QueueError]:
-    """Create the flow runs of many jobs, a hundred a call, and record them.
+    """Create the flow runs of many jobs, many a call, and record them.
 
     Prefect answers such a call with success although single runs of it failed, or were rolled
     back with others: each is looked up afterwards, and what is not there is sent again.
@@ -158,14 +164,16 @@ def free(jobs: Sequence[StoredRequest], *, api: PrefectApi, catalogue: Catalogue
     return Freed(free_now, places, refused)
 
 
-def each(items: Sequence[str], act: Callable[[str], object]) -> None:
-    """Do one call for each of many runs, some at the same time; the first failure is raised."""
-    if len(items) == 1:
-        act(items[0])
-        return
+def each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
+    """Do one call for each of many things, some at the same time; the first failure is raised.
+
+    Returns:
+        What the calls returned, in the order of `items`.
+    """
+    if len(items) <= 1:
+        return [act(item) for item in items]
     with ThreadPoolExecutor(max_workers=CALLS_AT_ONCE) as pool:
-        for _ in pool.map(act, items):
-            pass
+        return list(pool.map(act, items))
 
 
 class _Bulk:
@@ -206,7 +214,7 @@ class _Bulk:
         numbers: dict[str, int],
         tries: dict[str, int],
     ) -> tuple[list[StoredRequest], dict[str, QueueError]]:
-        """Send up to a hundred jobs; return those to send again, and those refused."""
+        """Send some jobs; return those to send again, and those refused."""
         keys = {job.job_id: run_key(job.job_id, numbers[job.job_id]) for job in jobs}
         try:
             answers = self._api.create_runs(
@@ -326,8 +334,8 @@ def _runs(api: PrefectApi, ids: Iterable[str]) -> list[Run]:
     wanted = list(ids)
     return [
         run
-        for start in range(0, len(wanted), AT_ONCE)
-        for run in api.runs(run_filter(ids=wanted[start : start + AT_ONCE]))
+        for start in range(0, len(wanted), _LOOKED_UP)
+        for run in api.runs(run_filter(ids=wanted[start : start + _LOOKED_UP]))
     ]
 
 

@@ -16,6 +16,12 @@ from stablequeue.ids import short_id
 from stablequeue.prefect_api.model import Run, StateType, parse_time
 
 JOB_TAG = "job:"
+OUR_TAGS = (JOB_TAG, "server:", "tier:")
+"""How the tags begin that say what a run is."""
+
+PINNED = "pinned"
+"""Tag of a run that a person moved to the front: no other one overtakes it."""
+
 TIERS = ("interactive", "normal", "bulk")
 
 NOT_SENT = "Not sent yet"
@@ -86,6 +92,8 @@ class JobView:
         due: While it waits: not before, and its place in the order.
         flow_run_id: Prefect's run; empty when there is none (any more).
         in_prefect: Whether Prefect has the run now.
+        pinned: Whether somebody moved it to the front.
+        why: While it waits: why it has its place, where that is known.
     """
 
     job_id: str
@@ -111,6 +119,8 @@ class JobView:
     progress: float | None = None
     flow_run_id: str = ""
     in_prefect: bool = False
+    pinned: bool = False
+    why: str = ""
 
     @property
     def short(self) -> str:
@@ -204,6 +214,8 @@ def view(
         run: Its run in Prefect.
         prefect_answers: Whether a missing run means that there is none.
     """
+    if run is not None and run.final and stored is not None and stored.state is JobState.ACCEPTED:
+        run = None  # its old one: it waits to be sent to another server
     about = _asked(stored, run)
     if run is not None:
         about |= {
@@ -211,6 +223,7 @@ def view(
             "in_prefect": True,
             "due": due(run),
             "pool": run.pool,
+            "pinned": PINNED in run.tags,
         }
         if not run.final:
             return JobView(**about, **_live(stored, run))
@@ -228,7 +241,7 @@ def view(
 def in_order(views: list[JobView]) -> list[JobView]:
     """Return views as a queue shows them: running, waiting in their order, ended (newest first).
 
-    Waiting jobs of one server get their `place`: tier first, then the time they are due.
+    Waiting jobs stand by tier, then those moved to the front first, then by the time they are due.
     """
     active = [v for v in views if not v.ended and v.state is not ViewState.WAITING]
     waiting = [v for v in views if v.state is ViewState.WAITING]
@@ -239,9 +252,9 @@ def in_order(views: list[JobView]) -> list[JobView]:
     return [*active, *waiting, *ended]
 
 
-def _waiting_key(job: JobView) -> tuple[int, float]:
+def _waiting_key(job: JobView) -> tuple[int, bool, float]:
     tier = TIERS.index(job.tier) if job.tier in TIERS else TIERS.index("normal")
-    return tier, _time(job.due or job.accepted_at)
+    return tier, not job.pinned, _time(job.due or job.accepted_at)
 
 
 def _time(when: datetime | None) -> float:

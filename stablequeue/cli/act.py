@@ -1,10 +1,12 @@
-"""`cancel`, `retry`, `again`, `move`: changing jobs."""
+"""`cancel`, `retry`, `again`, `move`, `edit`: changing jobs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from stablequeue.cli.choose import EVERY, Filter, Tier
 from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.cli.text import one_line
 from stablequeue.errors import BadRequest, NotFound, PrefectRefused, Refused
@@ -12,6 +14,9 @@ from stablequeue.ids import short_id
 
 if TYPE_CHECKING:
     from stablequeue.client import Change
+
+_TO = Group("Where to", sort_key=1)
+_NOTHING = "No waiting job fits."
 
 
 def cancel(
@@ -79,16 +84,60 @@ def again(
 
 
 def move(
-    *jobs: Annotated[str, Parameter(help="Job ids, full or short.")],
-    front: Annotated[bool, Parameter(help="Before all others of its server and tier.")] = False,
+    *jobs: Annotated[str, Parameter(help="Job ids, full or short; none: say which below.")],
+    front: Annotated[
+        bool, Parameter(group=_TO, help="Before all others of its server and tier.")
+    ] = False,
+    after: Annotated[str, Parameter(group=_TO, help="Right behind this job.")] = "",
+    to_tier: Annotated[
+        Tier | None, Parameter(group=_TO, help="To this tier, at its place.")
+    ] = None,
+    to_server: Annotated[
+        str, Parameter(group=_TO, help="To this server, or any, at its place.")
+    ] = "",
+    which: Filter = EVERY,
     common: Common = DEFAULTS,
 ) -> int:
-    """Move a waiting job within its server and tier."""
-    if not jobs or not front:
-        raise BadRequest("move", "say which and where to: stablequeue move ID --front")
+    """Move waiting jobs: to the front, behind another, to another tier or server.
+
+    With job ids, --tier and --server say where to. Without, they are part of which jobs are
+    meant, and --to-tier and --to-server say where to; --dry-run lists them.
+    """
+    if jobs and not (to_tier or to_server):
+        to_tier, to_server = which.tier, which.server
+        which = replace(which, tier=None, server="")
+    ways = [front, bool(after), bool(to_tier), bool(to_server)].count(True)
+    if ways != 1:
+        raise BadRequest("move", "say one of --front, --after, --to-tier, --to-server")
     with common.client() as queue:
-        # The first one named ends up first.
-        return _each(queue.move_front, tuple(reversed(jobs)), common)
+        chosen = which.chosen(queue, jobs, common)
+        if chosen is None:
+            return 0
+        changes = queue.move(chosen, front=front, after=after, tier=to_tier or "", server=to_server)
+    return report(changes, common, nothing=_NOTHING)
+
+
+def edit(
+    *words: Annotated[str, Parameter(help="Job ids, then FIELD=VALUE: as for submit --set.")],
+    which: Filter = EVERY,
+    common: Common = DEFAULTS,
+) -> int:
+    """Change what waiting jobs ask for: stablequeue edit ID steps=30 hires.scale=2.
+
+    Each change is checked as when a job is submitted; if one does not fit, nothing is changed.
+    """
+    from stablequeue.cli.fields import json_or_text  # noqa: PLC0415
+
+    jobs = tuple(word for word in words if "=" not in word)
+    pairs = [word.partition("=") for word in words if "=" in word]
+    if not pairs or any(not all(name.split(".")) for name, _, _ in pairs):
+        raise BadRequest("edit", "say what: stablequeue edit ID FIELD=VALUE", ["steps=30"])
+    changes = {name: json_or_text(value) for name, _, value in pairs}
+    with common.client() as queue:
+        chosen = which.chosen(queue, jobs, common)
+        return (
+            0 if chosen is None else report(queue.edit(chosen, changes), common, nothing=_NOTHING)
+        )
 
 
 def _each(act: "Callable[[str], Change]", jobs: Sequence[str], common: Common) -> int:

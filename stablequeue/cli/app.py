@@ -30,11 +30,25 @@ COMMANDS: dict[Group, tuple[Command, ...]] = {
         ),
         Command("retry", "act:retry", "Let jobs that failed, crashed or were cancelled go on."),
         Command("again", "act:again", "Queue a new job like an old one."),
-        Command("move", "act:move", "Move a waiting job within its server and tier."),
+        Command(
+            "move",
+            "act:move",
+            "Move waiting jobs: to the front, behind another, to another tier or server.",
+        ),
+        Command(
+            "edit",
+            "act:edit",
+            "Change what waiting jobs ask for: stablequeue edit ID steps=30 hires.scale=2.",
+        ),
     ),
     _QUEUE: (
-        Command("pause", "queue:pause", "Start no more jobs on a server; running ones go on."),
+        Command(
+            "pause",
+            "queue:pause",
+            "Start no more jobs on a server, of a tier, or at all; running ones go on.",
+        ),
         Command("resume", "queue:resume", "Start jobs again, also those parked for a full disk."),
+        Command("drain", "queue:drain", "Pause a server and wait until nothing runs on it."),
         Command("clear", "queue:clear", "Cancel what waits, or take ended jobs off the list."),
     ),
     _HERE: (

@@ -12,25 +12,29 @@ Needs neither Prefect nor a running server to be imported. Every method raises e
 `stablequeue.errors` only.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from stablequeue.client.acting import Acting, Change
+from stablequeue.client.choosing import Choosing, Chosen, Which
+from stablequeue.client.pausing import Pausing
 from stablequeue.client.reading import Reading
 from stablequeue.client.session import Session
 from stablequeue.client.waiting import OnProgress, wait
+from stablequeue.errors import BadRequest, Refused
 from stablequeue.settings import Settings
-from stablequeue.views import JobView, Picture, ViewState
+from stablequeue.views import TIERS, JobView, Picture, ViewState
 
 if TYPE_CHECKING:
+    from stablequeue.client.ordering import Ordering
     from stablequeue.client.pictures import Pictures
     from stablequeue.client.submitting import OnBad, Submitted
     from stablequeue.client.submitting import OnProgress as OnManyProgress
     from stablequeue.request import GenerationRequest
 
-__all__ = ["Change", "Client", "JobView", "Picture", "Session", "ViewState"]
+__all__ = ["Change", "Client", "JobView", "Picture", "Session", "ViewState", "Which"]
 
 
 class Client:
@@ -46,6 +50,8 @@ class Client:
         self.session = Session(settings)
         self._reading = Reading(self.session)
         self._acting = Acting(self.session, self._reading)
+        self._choosing = Choosing(self.session, self._reading)
+        self._pausing = Pausing(self.session)
 
     def __enter__(self) -> Self:
         return self
@@ -256,25 +262,144 @@ class Client:
         fields.pop("expires_at", None)
         return fields
 
+    def waiting(
+        self, *, server: str = "", tier: str = "", tag: str = "", text: str = ""
+    ) -> list[JobView]:
+        """Return every waiting job that fits, in the order of the queue.
+
+        Args:
+            server: For this server, or `any`.
+            tier: Of this tier.
+            tag: With this tag.
+            text: With this text in the prompt.
+
+        Raises:
+            PrefectUnreachable: Nobody knows what waits.
+        """
+        which = Which(server=server, tier=tier, tag=tag, text=text)
+        return [one.seen for one in self._choosing.waiting(which)]
+
     def move_front(self, job_id: str) -> Change:
-        """Put a waiting job before all others of its server and tier.
+        """Put a waiting job before all others of its server and tier; nothing overtakes it.
 
         Raises:
             Refused: It does not wait.
         """
-        return self._acting.move_front(job_id)
+        return self._single(self.move([job_id], front=True))
 
-    def pause(self, server: str = "") -> list[str]:
-        """Start no more jobs of a server (`any`: the shared ones; empty: of every server).
+    def move(
+        self,
+        jobs: "Which | Iterable[str]",
+        *,
+        front: bool = False,
+        after: str = "",
+        tier: str = "",
+        server: str = "",
+    ) -> list[Change]:
+        """Move waiting jobs; their ids stay. Exactly one of the ways is given.
+
+        Args:
+            jobs: Their ids, or which.
+            front: Before all others of their server and tier, in the order given; there nothing
+                overtakes them, whatever is loaded.
+            after: Right behind this job, which is of the same server and tier.
+            tier: To this tier; their places stay.
+            server: To this server, or `any`; their places stay.
 
         Returns:
-            The servers that are paused now.
-        """
-        return self._acting.pause(server)
+            What happened to each; one that began meanwhile stays where it is.
 
-    def resume(self, server: str = "") -> list[str]:
+        Raises:
+            BadRequest: There is no such tier or server.
+            Refused: One does not wait.
+            PrefectUnreachable: Some may have been moved; moving again is fine.
+        """
+        if [front, bool(after), bool(tier), bool(server)].count(True) != 1:
+            raise BadRequest("move", "say one of: front, after, tier, server")
+        chosen = self._chosen(jobs)
+        if front:
+            return self._ordering.front(chosen)
+        if after:
+            return self._ordering.after(chosen, self._choosing.one(after))
+        if tier:
+            from stablequeue.request import Tier  # noqa: PLC0415  # needs pydantic
+
+            if tier not in TIERS:
+                raise BadRequest("tier", f"there is no tier {tier!r}", TIERS)
+            return self._ordering.tier(chosen, Tier(tier))
+        return self._ordering.server(chosen, server)
+
+    def edit(self, jobs: "Which | Iterable[str]", changes: Mapping[str, Any]) -> list[Change]:
+        """Change what waiting jobs ask for.
+
+        Args:
+            jobs: Their ids, or which.
+            changes: Fields of `GenerationRequest` and their values; dots lead into fields of
+                fields, e.g. `hires.steps`. Not `server`: `move` does that.
+
+        Returns:
+            What happened to each; one that began meanwhile stays as it was.
+
+        Raises:
+            BadRequest: The first problem, as for `submit`. Nothing is changed.
+            Refused: One does not wait, or has begun before.
+        """
+        return self._ordering.edit(self._chosen(jobs), changes)
+
+    def _chosen(self, jobs: "Which | Iterable[str]") -> "list[Chosen]":
+        if isinstance(jobs, Which):
+            return self._choosing.waiting(jobs)
+        return self._choosing.these([jobs] if isinstance(jobs, str) else jobs)
+
+    def _single(self, changes: list[Change]) -> Change:
+        [change] = changes
+        if not change.done:
+            raise Refused(f"job {change.job_id} {change.message}")
+        return change
+
+    @cached_property
+    def _ordering(self) -> "Ordering":
+        from stablequeue.client.ordering import Ordering  # noqa: PLC0415  # needs SQLModel
+
+        return Ordering(self.session, self._choosing)
+
+    def pause(self, server: str = "", *, tier: str = "") -> list[str]:
+        """Start no more jobs of a server (`any`: the shared ones; empty: of every server).
+
+        Args:
+            server: Its alias.
+            tier: Only jobs of this tier.
+
+        Returns:
+            What is paused now.
+        """
+        return self._pausing.pause(server, tier)
+
+    def resume(self, server: str = "", *, tier: str = "") -> list[str]:
         """Start jobs again, also those that were parked because their store failed."""
-        return self._acting.resume(server)
+        return self._pausing.resume(server, tier)
+
+    def drain(
+        self,
+        server: str,
+        *,
+        on_left: Callable[[int], None] | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Pause a server and wait until nothing runs on it.
+
+        Args:
+            server: Its alias.
+            on_left: Called with how many jobs still run, whenever that changed.
+            timeout: Seconds after which to return all the same. None: never.
+
+        Returns:
+            How many still run: 0 unless the time was over. The server stays paused.
+
+        Raises:
+            NotFound: There is no such server.
+        """
+        return self._pausing.drain(server, on_left=on_left, timeout=timeout)
 
     def clear_ended(
         self, *, server: str = "", tag: str = "", dry_run: bool = False

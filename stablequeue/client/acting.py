@@ -1,20 +1,16 @@
-"""Changing what happens to jobs: cancel, retry, again, move, pause, clear."""
+"""Changing what happens to jobs: cancel, retry, clear."""
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from stablequeue.catalogue import FINISHED, AttemptState, JobState, Outcome, StoredRequest
-from stablequeue.client.reading import FLOW, IN_ORDER, Reading
+from stablequeue.client.reading import FLOW, Reading
 from stablequeue.client.session import Session
 from stablequeue.errors import NotFound, PrefectRefused, Refused
 from stablequeue.prefect_api import FINAL, Run, StateType, run_filter
 from stablequeue.processes import provably_dead
-from stablequeue.servers import ALIAS_PATTERN
-from stablequeue.views import JobView, ViewState, due, job_id_of, view
-from stablequeue.worker import WORKER_TYPE
+from stablequeue.views import JobView, ViewState, job_id_of, view
 
 _EVERYTHING = 100_000
 _DELETED_AT_ONCE = 50  # what Prefect allows
@@ -89,41 +85,6 @@ class Acting:
             message = f"job {seen.short} cannot be retried; queue it anew"
             raise Refused(message)
         return self._new_run(stored)
-
-    def move_front(self, job_id: str) -> Change:
-        """Put a waiting job before all others of its server and tier; see `Client.move_front`."""
-        stored, run = self._reading.find(job_id, to_change=True)
-        seen = self._seen(stored, run)
-        if run is None or run.state_type is not StateType.SCHEDULED:
-            why = f"is {seen.phase or seen.state.value}" if run else "has no run yet"
-            message = f"job {seen.short} {why}; only a job that waits can be moved"
-            raise Refused(message)
-        same = run_filter(states=[StateType.SCHEDULED], pools=[run.pool] if run.pool else None)
-        first = self._session.api.runs(same, limit=1, sort=IN_ORDER)
-        if first and first[0].id == run.id:
-            return Change(seen.job_id, done=True, message="is the first already")
-        times = [when for one in first if (when := due(one))]
-        when = min([*times, datetime.now(UTC)]) - timedelta(seconds=1)
-        change = self._session.api.reschedule(run.id, run.state_name, scheduled_time=when)
-        if not change.accepted:
-            message = f"Prefect did not move job {seen.short}: {change.reason}"
-            raise PrefectRefused(message)
-        return Change(seen.job_id, done=True, message=f"is first of its tier ({seen.tier}) now")
-
-    def pause(self, server: str = "") -> list[str]:
-        """Start no more jobs of a server, or of any; returns what was paused."""
-        names = self._pools(server)
-        for name in names:
-            self._session.api.pause_pool(name)
-        return names
-
-    def resume(self, server: str = "") -> list[str]:
-        """Start jobs again, parked ones too; returns what goes on."""
-        names = self._pools(server)
-        for name in names:
-            self._session.api.resume_pool(name)
-            self._session.catalogue.unpark(name)
-        return names
 
     def clear_ended(
         self, *, server: str = "", tag: str = "", dry_run: bool = False
@@ -234,14 +195,6 @@ class Acting:
     def _must_have_answered(self) -> None:
         if not self._reading.prefect_answered:
             self._session.api.healthy()  # raises what is wrong
-
-    def _pools(self, server: str) -> list[str]:
-        if server:
-            if not re.fullmatch(ALIAS_PATTERN, server):  # it becomes part of an address
-                message = f"there is no server {server[:50]!r}; stablequeue servers ls lists them"
-                raise NotFound(message)
-            return [server]
-        return [pool.name for pool in self._session.api.pools(kind=WORKER_TYPE)]
 
     def _note_cancelled(self, job_id: str, message: str) -> None:
         """Write that a job was cancelled that no flow works on, and have its servers told.

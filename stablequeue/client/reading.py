@@ -108,7 +108,7 @@ class Reading:
         if not row.flow_run_id:
             return None
         try:
-            return self._session.api.read_run(row.flow_run_id)
+            run = self._session.api.read_run(row.flow_run_id)
         except NotFound:
             return None
         except PrefectUnreachable:
@@ -116,6 +116,8 @@ class Reading:
                 raise
             self.prefect_answered = False
             return None
+        # An ended run of a job that is accepted is its old one: it goes to another server.
+        return None if run.final and row.state is JobState.ACCEPTED else run
 
     def _unknown_to_us(self, job_id: str) -> tuple[StoredRequest | None, Run | None]:
         """Look for a run made in Prefect's pages that has not begun."""
@@ -153,7 +155,7 @@ class Reading:
         try:
             found = self._filtered(run_filter(states=_ACTIVE, pools=pools), limit=None)
             scheduled = run_filter(states=[StateType.SCHEDULED], pools=pools)
-            if self._session.api.count_runs(_of_ours(scheduled)) <= limit:
+            if self._session.api.count_runs(of_ours(scheduled)) <= limit:
                 waiting = self._filtered(scheduled, limit=limit)
             else:  # tiers cut across the order of time: ask for each
                 waiting = [
@@ -167,11 +169,10 @@ class Reading:
         except PrefectUnreachable:
             self.prefect_answered = False
             return {}
-        soon = datetime.now(UTC) + _SOON
-        return {job_id_of(run): run for run in [*found, *waiting] if not _only_planned(run, soon)}
+        return {job_id_of(run): run for run in [*found, *waiting] if not only_planned(run)}
 
     def _filtered(self, filters: dict[str, Any], *, limit: int | None) -> list[Run]:
-        return self._session.api.runs(_of_ours(filters), limit=limit, sort=IN_ORDER)
+        return self._session.api.runs(of_ours(filters), limit=limit, sort=IN_ORDER)
 
     def _rows(
         self,
@@ -244,14 +245,16 @@ class Reading:
         return seen
 
 
-def _only_planned(run: Run, soon: datetime) -> bool:
+def only_planned(run: Run) -> bool:
     """Whether a schedule made the run for later: Prefect makes them days ahead."""
+    if run.state_type is not StateType.SCHEDULED or not run.raw.get("auto_scheduled"):
+        return False
     when = due(run)
-    waits = run.state_type is StateType.SCHEDULED
-    return waits and bool(run.raw.get("auto_scheduled")) and when is not None and when > soon
+    return when is not None and when > datetime.now(UTC) + _SOON
 
 
-def _of_ours(filters: dict[str, Any]) -> dict[str, Any]:
+def of_ours(filters: dict[str, Any]) -> dict[str, Any]:
+    """Return a filter that also wants runs of our flow."""
     return {**filters, "flows": {"name": {"any_": [FLOW]}}}
 
 

@@ -58,7 +58,7 @@ def submit(
 ) -> Submitted:
     """Queue a job; see `Client.submit`."""
     wanted = parse_request(_merged(request, fields))
-    deployed = _check_server(session, wanted.server)
+    deployed = check_server(session, wanted.server)
     stored = accept(wanted, settings=session.settings, catalogue=session.catalogue, job_id=job_id)
     note = deployed
     if stored.state is JobState.ACCEPTED:
@@ -166,7 +166,7 @@ def _must_be_saved(session: Session, alias: str, servers: dict[str, BadRequest |
     if alias not in servers:
         servers[alias] = None
         try:
-            _check_server(session, alias)
+            check_server(session, alias)
         except BadRequest as error:
             servers[alias] = error
     if error := servers[alias]:
@@ -215,7 +215,7 @@ def _merged(
     return {**given, **fields}
 
 
-def _check_server(session: Session, alias: str) -> str:
+def check_server(session: Session, alias: str) -> str:
     """Refuse a server nobody saved, as far as Prefect can be asked; a note when it cannot."""
     if alias == ANY:
         return ""

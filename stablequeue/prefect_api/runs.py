@@ -23,6 +23,8 @@ from stablequeue.prefect_api.transport import Transport
 BULK = 100
 """The most runs Prefect creates in one call."""
 
+_BULK_S = 120.0
+
 
 def run_filter(
     *,
@@ -36,6 +38,7 @@ def run_filter(
     queues: Collection[str] | None = None,
     deployments: Collection[str] | None = None,
     ended_before: datetime | None = None,
+    due_from: datetime | None = None,
 ) -> JSON:
     """Return Prefect's filter for runs that match everything given; nothing given: all runs.
 
@@ -52,6 +55,7 @@ def run_filter(
         queues: Names of work queues.
         deployments: Names without the flow's, e.g. an alias.
         ended_before: Ended earlier than this.
+        due_from: Waits, and is due then or later.
     """
     about = {
         "id": _any_of(ids),
@@ -59,6 +63,7 @@ def run_filter(
         "tags": {**_any_of(tags_any), **({"all_": list(tags_all)} if tags_all else {})},
         "state": _set({"type": _any_of(states), "name": _any_of(state_names)}),
         "end_time": {"before_": ended_before.isoformat()} if ended_before else {},
+        "next_scheduled_start_time": {"after_": due_from.isoformat()} if due_from else {},
     }
     return _set(
         {
@@ -130,7 +135,7 @@ class RunCalls(Transport):
         for start in range(0, len(new), BULK):
             body = [item.to_json() for item in new[start : start + BULK]]
             path = f"deployments/{target.id}/create_flow_run/bulk"
-            for result in self.call("POST", path, body)["results"]:
+            for result in self.call("POST", path, body, timeout_s=_BULK_S)["results"]:
                 if result["status"] == "CREATED":
                     outcome.append(result["flow_run_id"])
                 else:

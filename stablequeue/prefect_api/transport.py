@@ -64,7 +64,13 @@ class Transport:
         self._client.close()
 
     def request(
-        self, method: str, path: str, json: Any = None, *, missing: str = ""
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        missing: str = "",
+        timeout_s: float | None = None,
     ) -> httpx.Response:
         """Send one request; an answer that says to come back soon is obeyed for about 6 s.
 
@@ -73,6 +79,7 @@ class Transport:
             path: Below /api, without a leading slash.
             json: Body.
             missing: What to say when it answers 404.
+            timeout_s: For this answer, in seconds; None: as for all.
 
         Raises:
             PrefectUnreachable: No connection, no answer in time, or it is failing. Retryable; a
@@ -82,7 +89,12 @@ class Transport:
         """
         for wait in (*_BACKOFF_S, None):
             try:
-                response = self._client.request(method, path, json=json)
+                response = self._client.request(
+                    method,
+                    path,
+                    json=json,
+                    timeout=httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
+                )
             except httpx.ConnectError as error:
                 message = f"no Prefect server answers at {self.url}; start it with: stablequeue up"
                 raise PrefectUnreachable(message) from error
@@ -99,9 +111,17 @@ class Transport:
             return self._accepted(response, missing)
         raise AssertionError  # the last round returns or raises
 
-    def call(self, method: str, path: str, json: Any = None, *, missing: str = "") -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        missing: str = "",
+        timeout_s: float | None = None,
+    ) -> Any:
         """Send one request and return the answer's JSON; None when it has none."""
-        response = self.request(method, path, json, missing=missing)
+        response = self.request(method, path, json, missing=missing, timeout_s=timeout_s)
         if not response.content:
             return None
         try:
