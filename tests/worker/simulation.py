@@ -122,6 +122,17 @@ def in_line(runs: Sequence[Waiting], card: Card) -> Pick | None:
     return Pick(min(runs, key=lambda run: run.standing), "") if runs else None
 
 
+def greedy(runs: Sequence[Waiting], card: Card) -> Pick | None:
+    """Choose as a simple affinity does: stay on the loaded checkpoint while the cap allows."""
+    line = sorted(runs, key=lambda run: run.standing)
+    for place, run in enumerate(line):
+        if run.checkpoint in card.loaded:
+            return Pick(run, "", tuple(other.run_id for other in line[:place]))
+        if run.overtaken >= MOST_OVERTAKINGS:
+            break
+    return in_line(runs, card)
+
+
 def best_without_cap(runs: Sequence[Waiting], card: Card) -> float:
     """Return the seconds of the best order of all: every checkpoint is loaded once."""
     names = {run.checkpoint for run in runs} - {""} - set(card.loaded)
