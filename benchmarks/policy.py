@@ -34,7 +34,9 @@ from tests.worker.simulation import (
 )
 
 SIZES = (60, 100, 120, 150, 200, 600)
-SEEDS = 5
+SEEDS = 8
+FIRST_SEED = 5000
+"""None of the backlogs on which the policy's constants were found."""
 GOAL = 0.9
 MANY = 10_000
 SHOWN = 200
@@ -60,7 +62,7 @@ def backlog(jobs: int, seeds: int, width: int) -> Backlog:
     """Play `seeds` backlogs of `jobs` runs; `width` is that of the beam search."""
     card = sandbox_card()
     found: list[Backlog] = []
-    for seed in range(seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         runs = zipf(jobs, seed)
         best = best_without_cap(runs, card)
         ours, simple, stock = (play(runs, card, choose=one) for one in (pick, greedy, in_line))
