@@ -16,9 +16,10 @@ from stablequeue import up
 from stablequeue.errors import PrefectUnreachable, Refused
 from stablequeue.secrets import private_folder
 from stablequeue.settings import Settings
+from stablequeue.up.discover import Found
 from stablequeue.up.files import listen
 from tests.support.waiting import wait_until
-from tests.up.standins import FakeApi, StandIns, notes
+from tests.up.standins import NOTE, FakeApi, StandIns, notes
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
@@ -202,3 +203,56 @@ def test_the_thumbnails_port_takes_requests_when_it_says_ready(bench: Bench) -> 
     bench.when_said["Ready"] = ask
     assert bench.run() == 0
     assert answered == [True]
+
+
+def test_what_was_found_on_usual_ports_is_offered_unless_it_is_saved(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def two() -> list[Found]:
+        return [Found("comfyui", "http://127.0.0.1:1"), Found("forge", "http://127.0.0.1:7860")]
+
+    monkeypatch.setattr(up, "discover", two)
+    bench.when_said["Found"] = interrupt
+    assert bench.run() == 0
+    (offered,) = [line for line in bench.said if line.startswith("Found")]
+    assert "http://127.0.0.1:7860" in offered
+    assert "stablequeue servers add forge" in offered
+
+
+def test_a_part_that_fails_later_stops_everything_with_its_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(NoCaretaker):
+        async def run(self) -> None:
+            raise Refused("the catalogue is damaged")
+
+    monkeypatch.setattr(up, "Caretaker", Broken)
+    with pytest.raises(Refused, match="the catalogue is damaged"):
+        bench.run()
+    assert "Stopping ..." in bench.said
+    assert "Stopped." not in bench.said
+
+
+def test_somebody_elses_prefect_is_used_and_none_started(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"prefect_api_url": bench.api.url})
+    bench.children.programs["deployments"] = NOTE + 'note("deployments made")'
+    bench.when_said["Ready"] = interrupt
+    assert bench.run() == 0
+    assert "server begins" not in notes(bench.settings.home)
+    assert "deployments made" in notes(bench.settings.home)
+
+
+def test_an_api_that_does_not_answer_at_once_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [PrefectUnreachable("not yet")]
+
+    def healthy() -> bool:
+        if faults:
+            raise faults.pop()
+        return True
+
+    monkeypatch.setattr(bench.api, "healthy", healthy)
+    bench.when_said["Ready"] = interrupt
+    assert bench.run() == 0
+    assert faults == []

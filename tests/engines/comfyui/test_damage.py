@@ -133,9 +133,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "_ASK_FOR_S", 0.05)
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("impatient")
 @settings(
-    max_examples=40,
+    max_examples=170,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
