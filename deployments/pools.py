@@ -1,5 +1,7 @@
 """Work pools and their queues, one pool a server."""
 
+from typing import Any
+
 from stablequeue.errors import NotFound
 from stablequeue.prefect_api import Pool, PrefectApi
 from stablequeue.request import Tier
@@ -32,18 +34,26 @@ def make_pool(api: PrefectApi, name: str, *, description: str, limit: int) -> bo
         changed = pool.raw.get("description") != description
         if changed:
             api.call("PATCH", f"work_pools/{name}", {"description": description})
+        if not pool.raw.get("base_job_template"):  # made paused by `servers add --paused`
+            body = {"base_job_template": _template(), "concurrency_limit": limit}
+            api.call("PATCH", f"work_pools/{name}", body)
+            changed = True
     return _complete_queues(api, pool) or changed
 
 
-def _create(api: PrefectApi, name: str, description: str, limit: int) -> Pool:
+def _template() -> dict[str, Any]:
     from stablequeue.worker.gpu_server import GpuServerWorker  # noqa: PLC0415  imports Prefect
 
+    return GpuServerWorker.get_default_base_job_template()
+
+
+def _create(api: PrefectApi, name: str, description: str, limit: int) -> Pool:
     body = {
         "name": name,
         "type": WORKER_TYPE,
         "description": description,
         "concurrency_limit": limit,
-        "base_job_template": GpuServerWorker.get_default_base_job_template(),
+        "base_job_template": _template(),
     }
     return Pool.from_json(api.call("POST", "work_pools/", body))
 

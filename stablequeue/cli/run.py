@@ -8,7 +8,13 @@ from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.errors import PrefectUnreachable
 
 
-def up(*, common: Common = DEFAULTS) -> int:
+def up(
+    *,
+    paused: Annotated[
+        bool, Parameter(help="Start no job until: stablequeue resume --all.")
+    ] = False,
+    common: Common = DEFAULTS,
+) -> int:
     """Run everything on this machine until Ctrl-C.
 
     Prefect's server, a worker for every saved server, thumbnails over http, and the built-in
@@ -17,7 +23,7 @@ def up(*, common: Common = DEFAULTS) -> int:
     settings = common.settings()
     from stablequeue.up import run  # noqa: PLC0415  # brings SQLModel in
 
-    return run(settings, say=common.say)
+    return run(settings, say=common.say, paused=paused)
 
 
 def ui(

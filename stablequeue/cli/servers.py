@@ -15,6 +15,7 @@ from pydantic import SecretStr, ValidationError
 from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.errors import BadRequest, EngineError, NotFound, Refused
 from stablequeue.server_blocks import (
+    RESERVED,
     block_data,
     remove_server,
     save_server,
@@ -22,6 +23,7 @@ from stablequeue.server_blocks import (
     saved_servers,
 )
 from stablequeue.servers import ALIAS_PATTERN, ServerConfig
+from stablequeue.worker import WORKER_TYPE
 
 if TYPE_CHECKING:
     from stablequeue.client import Client
@@ -68,6 +70,9 @@ def add(
     ] = None,
     update: Annotated[bool, Parameter(help="Change a saved server; the rest stays.")] = False,
     test: Annotated[bool, Parameter(negative="--no-test", help="Ask the server first.")] = True,
+    paused: Annotated[
+        bool, Parameter(help="Start none of its jobs until: stablequeue resume ALIAS.")
+    ] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Save a server, or change a saved one.
@@ -104,6 +109,8 @@ def add(
             fields["type"] = _asked_type(fields)
         config = checked(fields)
         looks = look_at([config]) if test else []
+        if paused and alias not in RESERVED:
+            api.begin_paused(alias, kind=WORKER_TYPE)
         save_server(api, config)
     for look in looks:
         common.note(look.line())

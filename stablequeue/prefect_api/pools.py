@@ -7,6 +7,7 @@ paused, limited and removed.
 from datetime import datetime
 from typing import Any
 
+from stablequeue.errors import NotFound
 from stablequeue.prefect_api.model import Deployment, Pool, Queue, parse_time
 from stablequeue.prefect_api.transport import Transport
 
@@ -31,6 +32,13 @@ class PoolCalls(Transport):
     def pause_pool(self, name: str) -> None:
         """Offer none of the pool's runs any more; running ones go on."""
         self._update_pool(name, is_paused=True)
+
+    def begin_paused(self, name: str, *, kind: str) -> None:
+        """Pause a pool, or make one that is paused and bare: `deployments/` completes it."""
+        try:
+            self.pause_pool(name)
+        except NotFound:
+            self.call("POST", "work_pools/", {"name": name, "type": kind, "is_paused": True})
 
     def resume_pool(self, name: str) -> None:
         """Offer the pool's runs again."""

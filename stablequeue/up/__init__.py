@@ -31,6 +31,7 @@ from stablequeue.up.discover import discover
 from stablequeue.up.files import FilesServer, listen
 from stablequeue.up.following import Following
 from stablequeue.up.processes import Child
+from stablequeue.worker import WORKER_TYPE
 from stablequeue.worker.pools import PoolList
 
 logger = logging.getLogger("stablequeue.up")
@@ -42,8 +43,13 @@ _POLL_S = 0.05
 _LARGEST_LOG = 5_000_000
 
 
-def run(settings: Settings, *, say: Say = print) -> int:
+def run(settings: Settings, *, say: Say = print, paused: bool = False) -> int:
     """Run everything until SIGINT or SIGTERM; return the exit code.
+
+    Args:
+        settings: Of this installation.
+        say: Prints a line for people.
+        paused: Pause every server before a worker takes its first job.
 
     Raises:
         Refused: It already runs for this home, a port is taken, or Prefect's server does not start.
@@ -56,7 +62,7 @@ def run(settings: Settings, *, say: Say = print) -> int:
             facts = settings.run_folder / "up.json"
             facts.unlink(missing_ok=True)
             try:
-                return asyncio.run(_Up(settings, say).main())
+                return asyncio.run(_Up(settings, say, paused=paused).main())
             finally:
                 facts.unlink(missing_ok=True)
     except Timeout:
@@ -98,8 +104,9 @@ class _Up:
     there certainly is something to make, it imports Prefect meanwhile too.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(self, settings: Settings, say: Say, *, paused: bool = False) -> None:
         self._settings = settings
+        self._paused = paused
         self._say = say
         self._children = Children(settings)
         self._stop = asyncio.Event()
@@ -164,6 +171,8 @@ class _Up:
         if report.changed and report.backup:
             self._say(f"The catalogue was brought up to date; a copy of it: {report.backup}")
         await making
+        if self._paused:
+            await asyncio.to_thread(pause_all, api)
         await following.begin()
         caretaker = Caretaker(catalogue, api, sending_lock(settings.run_folder))
         await self._background(stack, caretaker.run(), "caretaker")
@@ -258,6 +267,8 @@ class _Up:
         self._say(f"Ready. Prefect's pages: {api.url.removesuffix('/api')} (stablequeue ui)")
         servers = ", ".join(sorted(following.servers))
         self._say(f"Servers: {servers}. Pictures: {_where(self._settings)}")
+        if self._paused:
+            self._say("Every server is paused. Start their jobs with: stablequeue resume --all")
         self._say('Try: stablequeue submit "a lighthouse at night" --wait')
 
     def _offer(self, following: Following, found: list[tuple[str, str]]) -> None:
@@ -265,6 +276,12 @@ class _Up:
         for url, command in found:
             if url not in saved:
                 self._say(f"Found a server at {url}. Add it with: {command}")
+
+
+def pause_all(api: PrefectApi) -> None:
+    """Pause every pool of ours."""
+    for pool in api.pools(kind=WORKER_TYPE):
+        api.pause_pool(pool.name)
 
 
 async def _cancel(task: "asyncio.Task[Any]") -> None:
