@@ -1,5 +1,6 @@
 """Give accepted jobs their flow runs in Prefect; safe to repeat, from several processes at once."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +23,8 @@ AT_ONCE = 50
 """Jobs in one call. Prefect takes 100, no faster, and writes nothing else to SQLite meanwhile."""
 
 _LOOKED_UP = 200
+_GAP_S = 0.05
+"""Between calls, so that others who write to Prefect's database get their turn."""
 
 CALLS_AT_ONCE = 4
 """More only wait for each other in Prefect's one process."""
@@ -203,6 +206,7 @@ class _Bulk:
             left = list(jobs[start : start + AT_ONCE])
             tries = dict.fromkeys((job.job_id for job in left), 0)
             while left:
+                time.sleep(_GAP_S)
                 left, problems = self._once(target, left, numbers, tries)
                 refused |= problems
         return refused

@@ -23,6 +23,8 @@ PINNED = "pinned"
 """Tag of a run that a person moved to the front: no other one overtakes it."""
 
 TIERS = ("interactive", "normal", "bulk")
+USUAL_TIER = "normal"
+"""The tier of jobs that name none, and the queue of runs made elsewhere."""
 
 NOT_SENT = "Not sent yet"
 DELETED = "its run was deleted in Prefect"
@@ -253,7 +255,7 @@ def in_order(views: list[JobView]) -> list[JobView]:
 
 
 def _waiting_key(job: JobView) -> tuple[int, bool, float]:
-    tier = TIERS.index(job.tier) if job.tier in TIERS else TIERS.index("normal")
+    tier = TIERS.index(job.tier) if job.tier in TIERS else TIERS.index(USUAL_TIER)
     return tier, not job.pinned, _time(job.due or job.accepted_at)
 
 

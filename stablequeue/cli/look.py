@@ -121,9 +121,11 @@ def show(
         pictures = queue.pictures(seen.job_id) if stored else []
         request = dict(stored.data) if stored else {}
         logs = _logs(queue, seen, common)
+        skipped = dict(queue.skipped(seen)) if seen.state.value == "waiting" else {}
         _warn(queue, common)
     data = {
         **seen.to_json(),
+        "skipped": skipped,
         "request": request,
         "attempts": [_attempt_json(attempt) for attempt in attempts],
         "files": [picture.to_json() for picture in pictures],
@@ -135,6 +137,9 @@ def show(
 
     def human(target: Screen) -> None:
         _show(target, seen, request)
+        if skipped:
+            target.line()
+            target.pairs([(f"not on {alias}", why) for alias, why in sorted(skipped.items())])
         if attempts:
             target.line()
             _show_attempts(target, attempts)
@@ -175,7 +180,9 @@ def _row(job: "JobView", now: datetime) -> list[str]:
 
 
 def _remark(job: "JobView") -> str:
-    """Return what the state alone does not say."""
+    """Return what the state alone does not say: of a waiting job, why it has its place."""
+    if job.state.value == "waiting" and (job.why or job.pinned):
+        return one_line(job.why or "moved to the front", _LONGEST_MESSAGE)
     if job.state.value == "completed" or job.message.casefold() == job.state.value:
         return ""
     return one_line(job.message, _LONGEST_MESSAGE)

@@ -182,6 +182,10 @@ class Client:
         """
         return self._reading.job(job_id)
 
+    def skipped(self, job: JobView) -> Mapping[str, str]:
+        """Return why servers do not take a waiting job, by alias, as the worker last said."""
+        return self._reading.skipped(job.flow_run_id) if job.flow_run_id else {}
+
     def wait(
         self,
         job_id: str,

@@ -1,18 +1,20 @@
 """Looking at jobs: Prefect and the catalogue asked in bulk and shown as one."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from stablequeue.catalogue import JobState, StoredRequest
+from stablequeue.client.real_order import host_state, really
 from stablequeue.client.session import Session
 from stablequeue.errors import NotFound, PrefectUnreachable, Refused
 from stablequeue.ids import short_id
 from stablequeue.prefect_api import FINAL, Run, StateType, run_filter
 from stablequeue.views import (
     TIERS,
+    USUAL_TIER,
     JobView,
     ViewState,
     due,
@@ -71,8 +73,13 @@ class Reading:
                 history=history or not self.prefect_answered,
             ):
                 views.append(seen)
-        ordered = _placed(in_order(views))
-        return self._with_progress(ordered[:limit])
+        state = host_state(self._session.settings.run_folder)
+        ordered = really(in_order(views), live, state, server=server, limit=limit)
+        return self._with_progress(_placed(ordered)[:limit])
+
+    def skipped(self, flow_run_id: str) -> Mapping[str, str]:
+        """Return why servers do not take a waiting run, by alias."""
+        return host_state(self._session.settings.run_folder).skipped.get(flow_run_id, {})
 
     def job(self, job_id: str) -> JobView:
         """Return one job; see `Client.job`."""
@@ -157,19 +164,32 @@ class Reading:
             scheduled = run_filter(states=[StateType.SCHEDULED], pools=pools)
             if self._session.api.count_runs(of_ours(scheduled)) <= limit:
                 waiting = self._filtered(scheduled, limit=limit)
-            else:  # tiers cut across the order of time: ask for each
-                waiting = [
-                    run
-                    for tier in TIERS
-                    for run in self._filtered(
-                        run_filter(states=[StateType.SCHEDULED], queues=[tier], pools=pools),
-                        limit=limit,
-                    )
-                ]
+            else:
+                waiting = self._first_of_each_tier(pools, limit)
         except PrefectUnreachable:
             self.prefect_answered = False
             return {}
         return {job_id_of(run): run for run in [*found, *waiting] if not only_planned(run)}
+
+    def _first_of_each_tier(self, pools: Collection[str] | None, limit: int) -> list[Run]:
+        """Return the runs of each tier that are due first: tiers cut across the order of time.
+
+        The tag says the tier; runs made elsewhere have none, and are in the usual queue. Tiers
+        that come after enough jobs are not asked for.
+        """
+        found: dict[str, Run] = {}
+        for tier in TIERS:
+            wanted = run_filter(
+                states=[StateType.SCHEDULED], pools=pools, tags_all=[f"tier:{tier}"]
+            )
+            runs = self._filtered(wanted, limit=limit)
+            if tier == USUAL_TIER:
+                queued = run_filter(states=[StateType.SCHEDULED], pools=pools, queues=[USUAL_TIER])
+                runs += self._filtered(queued, limit=limit)
+            found |= {run.id: run for run in runs}
+            if len(found) >= limit:
+                break
+        return list(found.values())
 
     def _filtered(self, filters: dict[str, Any], *, limit: int | None) -> list[Run]:
         return self._session.api.runs(of_ours(filters), limit=limit, sort=IN_ORDER)
