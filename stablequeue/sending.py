@@ -113,6 +113,7 @@ def new_run(stored: StoredRequest, *, key: str, place: datetime | None = None) -
         tags=job_tags(request, stored.job_id, request.server),
         queue=request.tier.value,
         scheduled_time=place,
+        checked=True,  # by `parse_request`, which the schema is made from
     )
 
 

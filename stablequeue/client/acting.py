@@ -102,11 +102,18 @@ class Acting:
             other = server and server not in {seen.server, seen.pool}
             if other or (tag and tag.casefold() not in {one.casefold() for one in seen.tags}):
                 continue
+            row = rows.get(job_id)
+            if row is not None and row.state is JobState.ACCEPTED:
+                continue  # it is being sent to another server, which takes this run as well
+            if row is not None and row.flow_run_id not in {"", run.id}:
+                if not dry_run:  # an earlier run of the job, which goes on in another one
+                    going.append(run.id)
+                continue
             if dry_run:
                 changes.append(Change(job_id, done=False, message=f"{seen.state.value}: would go"))
                 continue
-            if job_id in rows:
-                self._keep_outcome(rows[job_id], run)
+            if row is not None:
+                self._keep_outcome(row, run)
             going.append(run.id)
             changes.append(Change(job_id, done=True, message=f"{seen.state.value}: off the list"))
         for start in range(0, len(going), _DELETED_AT_ONCE):

@@ -110,6 +110,8 @@ class NewRun:
         queue: Work queue of the deployment's pool; it must exist. Empty: the deployment's own.
         scheduled_time: Not before; also its place in the order. None: now.
         state_name: What people see while it waits.
+        checked: Whether the parameters are known to fit: Prefect then does not compare them with
+            the deployment's schema, which takes it a multiple of everything else.
     """
 
     parameters: JSON
@@ -120,6 +122,7 @@ class NewRun:
     scheduled_time: datetime | None = None
     state_name: str = "Queued"
     job_variables: JSON = field(default_factory=dict[str, Any])
+    checked: bool = False
 
     def to_json(self) -> JSON:
         """Return the body Prefect expects."""
@@ -137,6 +140,8 @@ class NewRun:
             body["name"] = self.name
         if self.queue:
             body["work_queue_name"] = self.queue
+        if self.checked:
+            body["enforce_parameter_schema"] = False
         return body
 
 

@@ -147,6 +147,19 @@ def test_a_job_sent_to_another_server_keeps_id_place_and_one_live_run(
     assert order(queue, alias) == "ab"
 
 
+def test_clearing_the_list_takes_old_runs_away_and_leaves_their_job_alone(
+    queue: Client, alias: str, other: str
+) -> None:
+    [job] = submitted(queue, alias, "a")
+    old = run_of(queue, job)
+    queue.move([job], server=other)
+    assert queue.clear_ended(server=other) == []
+    with pytest.raises(NotFound):
+        queue.session.api.read_run(old.id)
+    assert queue.session.catalogue.request(job).state is JobState.SENT
+    assert order(queue, other) == "a"
+
+
 def test_a_move_to_another_server_that_died_half_way_is_finished_by_whoever_sends(
     queue: Client, alias: str, other: str
 ) -> None:

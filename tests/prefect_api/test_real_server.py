@@ -86,6 +86,17 @@ def test_parameters_that_do_not_fit_are_refused_with_the_reason(prefect_api: Pre
         prefect_api.create_run(target, NewRun(parameters={"steps": "many"}))
 
 
+def test_parameters_that_are_checked_already_are_not_compared_with_the_schema(
+    prefect_api: PrefectApi,
+) -> None:
+    schema: dict[str, object] = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    target = make_deployment(prefect_api, schema=schema)
+    new = NewRun(parameters={"n": "x"}, checked=True)
+    assert prefect_api.create_run(target, new).parameters == {"n": "x"}
+    [made] = prefect_api.create_runs(target, [new])
+    assert isinstance(made, str)
+
+
 def test_a_deployment_that_is_not_there_is_not_found(prefect_api: PrefectApi) -> None:
     with pytest.raises(NotFound, match="no deployment generate/nowhere"):
         prefect_api.create_run("generate/nowhere", NewRun(parameters={}))
