@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from stablequeue.catalogue import ENDED, Catalogue, JobState, StoredRequest
 from stablequeue.errors import NotFound, PrefectError, PrefectRefused, QueueError, Refused
 from stablequeue.ids import run_name
 from stablequeue.prefect_api import Deployment, NewRun, PrefectApi, Run, StateType, run_filter
+from stablequeue.prefect_api.parallel import each
 from stablequeue.request import GenerationRequest
 from stablequeue.views import JOB_TAG, due
 
@@ -26,13 +25,8 @@ _LOOKED_UP = 200
 _GAP_S = 0.05
 """Between calls, so that others who write to Prefect's database get their turn."""
 
-CALLS_AT_ONCE = 4
-"""More only wait for each other in Prefect's one process."""
-
 _TRIES = 3
 
-T = TypeVar("T")
-R = TypeVar("R")
 
 OnSent = Callable[[int], None]
 """Told how many more jobs were settled: sent, or found not to be wanted any more."""
@@ -166,18 +160,6 @@ def free(jobs: Sequence[StoredRequest], *, api: PrefectApi, catalogue: Catalogue
         if job.job_id not in free_now
     }
     return Freed(free_now, places, refused)
-
-
-def each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
-    """Do one call for each of many things, some at the same time; the first failure is raised.
-
-    Returns:
-        What the calls returned, in the order of `items`.
-    """
-    if len(items) <= 1:
-        return [act(item) for item in items]
-    with ThreadPoolExecutor(max_workers=CALLS_AT_ONCE) as pool:
-        return list(pool.map(act, items))
 
 
 class _Bulk:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from stablequeue.client.acting import Acting, Change
 from stablequeue.client.choosing import Choosing, Chosen, Which
 from stablequeue.client.pausing import Pausing
+from stablequeue.client.placing import Placing
 from stablequeue.client.reading import Reading
 from stablequeue.client.session import Session
 from stablequeue.client.waiting import OnProgress, wait
@@ -52,6 +53,7 @@ class Client:
         self._acting = Acting(self.session, self._reading)
         self._choosing = Choosing(self.session, self._reading)
         self._pausing = Pausing(self.session)
+        self._placing = Placing(self.session, self._choosing)
 
     def __enter__(self) -> Self:
         return self
@@ -322,9 +324,9 @@ class Client:
             raise BadRequest("move", "say one of: front, after, tier, server")
         chosen = self._chosen(jobs)
         if front:
-            return self._ordering.front(chosen)
+            return self._placing.front(chosen)
         if after:
-            return self._ordering.after(chosen, self._choosing.one(after))
+            return self._placing.after(chosen, self._choosing.one(after))
         if tier:
             from stablequeue.request import Tier  # noqa: PLC0415  # needs pydantic
 
@@ -365,7 +367,7 @@ class Client:
     def _ordering(self) -> "Ordering":
         from stablequeue.client.ordering import Ordering  # noqa: PLC0415  # needs SQLModel
 
-        return Ordering(self.session, self._choosing)
+        return Ordering(self.session, self._placing)
 
     def pause(self, server: str = "", *, tier: str = "") -> list[str]:
         """Start no more jobs of a server (`any`: the shared ones; empty: of every server).
