@@ -32,11 +32,23 @@ OnSent = Callable[[int], None]
 """Told how many more jobs were settled: sent, or found not to be wanted any more."""
 
 
-def send(stored: StoredRequest, *, api: PrefectApi, catalogue: Catalogue) -> str:
+def send(
+    stored: StoredRequest,
+    *,
+    api: PrefectApi,
+    catalogue: Catalogue,
+    target: Deployment | None = None,
+) -> str:
     """Create the job's flow run, or find the one it has, and record it.
 
     The idempotency key is the job id, so whoever comes second gets the first one's run. Where that
     run has ended (the job is being retried), the next free key with a number is taken.
+
+    Args:
+        stored: The job.
+        api: Prefect's API.
+        catalogue: Where the run is recorded.
+        target: Its deployment, when that was just read.
 
     Returns:
         The flow run's id; empty when the job was cancelled meanwhile, and so was the run.
@@ -53,7 +65,9 @@ def send(stored: StoredRequest, *, api: PrefectApi, catalogue: Catalogue) -> str
         if refusal := freed.refused.get(stored.job_id):
             raise refusal
         stored, place = freed.jobs[stored.job_id], freed.places.get(stored.job_id)
-    run_id = _run_for(stored, api, catalogue, place)
+    if target is None or target.name != stored.deployment.partition("/")[2]:
+        target = api.deployment(stored.deployment)
+    run_id = _run_for(stored, api, catalogue, place, target)
     return _settle([(stored, run_id)], api, catalogue).get(stored.job_id, "")
 
 
@@ -299,10 +313,13 @@ def _settle(
 
 
 def _run_for(
-    stored: StoredRequest, api: PrefectApi, catalogue: Catalogue, place: datetime | None
+    stored: StoredRequest,
+    api: PrefectApi,
+    catalogue: Catalogue,
+    place: datetime | None,
+    deployment: Deployment,
 ) -> str:
     """Return the id of a run for the job: one that is new, or has not ended."""
-    deployment = api.deployment(stored.deployment)
     for number in range(1, MOST_RUNS + 1):
         # A job that is being retried has had its turn: it waits behind those that come before now.
         at = place or (stored.accepted_at if number == 1 else None)

@@ -13,6 +13,7 @@ from stablequeue.client.session import Session
 from stablequeue.errors import BadRequest, NotFound, PrefectError, PrefectUnreachable
 from stablequeue.ids import keyed_job_id, new_job_id
 from stablequeue.pipeline.accept import accept, acceptable, deployment_for, new_job
+from stablequeue.prefect_api import Deployment
 from stablequeue.request import GenerationRequest, parse_request
 from stablequeue.secrets import private_folder
 from stablequeue.sending import send, send_many, sending_lock
@@ -58,11 +59,11 @@ def submit(
 ) -> Submitted:
     """Queue a job; see `Client.submit`."""
     wanted = parse_request(_merged(request, fields))
-    deployed = check_server(session, wanted.server)
+    target, deployed = _find_server(session, wanted.server)
     stored = accept(wanted, settings=session.settings, catalogue=session.catalogue, job_id=job_id)
     note = deployed
     if stored.state is JobState.ACCEPTED:
-        note = _send(session, stored)
+        note = _send(session, stored, target)
     return Submitted(stored.job_id, tuple(_warnings(wanted)), note)
 
 
@@ -217,27 +218,30 @@ def _merged(
 
 def check_server(session: Session, alias: str) -> str:
     """Refuse a server nobody saved, as far as Prefect can be asked; a note when it cannot."""
+    return _find_server(session, alias)[1]
+
+
+def _find_server(session: Session, alias: str) -> tuple[Deployment | None, str]:
+    """Return a server's deployment, if there is one and it was asked for, and that note."""
     if alias == ANY:
-        return ""
+        return None, ""
     try:
-        session.api.deployment(deployment_for(alias))
+        return session.api.deployment(deployment_for(alias)), ""
     except NotFound:
         pass
     except PrefectUnreachable as error:
-        return str(error)
-    else:
-        return ""
+        return None, str(error)
     # One that was saved a moment ago has no deployment yet: `up` is about to make it.
     saved = sorted(server.alias for server in saved_servers(session.api))
     if alias not in saved:
         raise BadRequest("server", f"there is no server {alias!r}", [*saved, ANY])
-    return ""
+    return None, ""
 
 
-def _send(session: Session, stored: StoredRequest) -> str:
+def _send(session: Session, stored: StoredRequest, target: Deployment | None) -> str:
     later = "It is kept and will be handed over by: stablequeue up"
     try:
-        send(stored, api=session.api, catalogue=session.catalogue)
+        send(stored, api=session.api, catalogue=session.catalogue, target=target)
     except NotFound:
         return f"Prefect has no deployment for {stored.server!r} yet. {later}"
     except PrefectError as error:

@@ -1,6 +1,7 @@
 """Engines: one module a protocol, found through the entry point group `stablequeue.engines`."""
 
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
 from stablequeue.engines.base import Engine
 from stablequeue.errors import SettingsError
@@ -11,7 +12,7 @@ GROUP = "stablequeue.engines"
 
 def engine_types() -> list[str]:
     """Return the names of the installed engines, sorted."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted(_installed())
 
 
 def open_engine(server: ServerConfig) -> Engine:
@@ -20,10 +21,19 @@ def open_engine(server: ServerConfig) -> Engine:
     Raises:
         SettingsError: No installed engine speaks the server's protocol.
     """
-    for point in entry_points(group=GROUP):
-        if point.name == server.type:
-            engine: Engine = point.load()(server)
-            return engine
+    point = _installed().get(server.type)
+    if point is not None:
+        engine: Engine = point.load()(server)
+        return engine
     kinds = ", ".join(engine_types()) or "none; reinstall StableQueue"
     message = f"server {server.alias}: there is no engine {server.type!r}. Installed: {kinds}."
     raise SettingsError(message)
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Return the installed engines by name; looking through all packages takes 10 ms."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, point)
+    return found
