@@ -120,6 +120,16 @@ async def faults(server: ServerConfig, doing: str) -> AsyncGenerator[None]:
         raise EngineUnreachable(server.alias, f"unreadable answer while {doing}") from error
 
 
+def nothing_listens(error: BaseException | None) -> bool:
+    """Whether a request failed because the host refused the connection: no process listens."""
+    if error is None or isinstance(error, ConnectionRefusedError):
+        return error is not None
+    if isinstance(error, BaseExceptionGroup):
+        inner: tuple[BaseException, ...] = error.exceptions  # pyright: ignore[reportUnknownVariableType]
+        return bool(inner) and all(map(nothing_listens, inner))
+    return nothing_listens(error.__cause__ or error.__context__)
+
+
 def check_access(server: ServerConfig, response: httpx.Response) -> None:
     """Raise for refused credentials and for a server (or proxy) that is not ready.
 

@@ -38,6 +38,7 @@ class GraphicsCard:
         generations: Every stretch of work since the card exists, in order of start.
         most_at_once: The largest number of generations that ever ran at the same time.
         swaps: Every load, as (owner, model).
+        refused: Every load for which there was no memory, likewise.
     """
 
     name: str = "StableQueue sandbox card"
@@ -46,6 +47,7 @@ class GraphicsCard:
     generations: list[Generation] = field(default_factory=list[Generation])
     most_at_once: int = 0
     swaps: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    refused: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     _loaded: "OrderedDict[tuple[str, str], int]" = field(
         default_factory=OrderedDict[tuple[str, str], int], repr=False
     )
@@ -85,6 +87,7 @@ class GraphicsCard:
                     f"Allocation on device: tried to allocate {size_mb} MiB, "
                     f"{self.free_mb} MiB of {self.memory_mb} MiB are free"
                 )
+                self.refused.append((owner, model))
                 raise CardOutOfMemory(message)
             self._loaded[owner, model] = size_mb
             self.swaps.append((owner, model))

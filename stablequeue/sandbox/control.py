@@ -3,6 +3,7 @@
 | request | answer |
 |---|---|
 | `GET /stablequeue/state` | boot id, card, strikes, journal, and each protocol's report |
+| `GET /stablequeue/card[?from=N]` | the card alone; of its generations those from number N on |
 | `GET /stablequeue/faults` | the faults that can still strike |
 | `POST /stablequeue/faults` | arm one fault or a list of them (fields of `Fault`) |
 | `DELETE /stablequeue/faults[?kind=]` | disarm all, or those of one kind |
@@ -17,35 +18,47 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from stablequeue.sandbox.card import GraphicsCard
 from stablequeue.sandbox.faults import Fault, FaultKind
 from stablequeue.sandbox.state import SandboxState
 
 
 def snapshot(state: SandboxState) -> dict[str, Any]:
     """Return what a test may want to know, as plain JSON."""
-    card = state.card
     return {
         "boot_id": state.boot_id,
-        "card": {
-            "name": card.name,
-            "memory_mb": card.memory_mb,
-            "free_mb": card.free_mb,
-            "running": card.running,
-            "most_at_once": card.most_at_once,
-            "generations": [asdict(entry) for entry in card.generations],
-            "swaps": card.swaps,
-        },
+        "card": card_snapshot(state.card),
         "struck": state.faults.struck,
         "journal": state.journal,
         **{name: report() for name, report in state.reports.items()},
     }
 
 
-def build(state: SandboxState) -> list[BaseRoute]:
+def card_snapshot(card: GraphicsCard, start: int = 0) -> dict[str, Any]:
+    """Return a card as plain JSON, its generations from number `start` on."""
+    return {
+        "name": card.name,
+        "memory_mb": card.memory_mb,
+        "free_mb": card.free_mb,
+        "running": card.running,
+        "most_at_once": card.most_at_once,
+        "generations": [asdict(entry) for entry in card.generations[start:]],
+        "swaps": card.swaps,
+        "refused": card.refused,
+    }
+
+
+def build(state: SandboxState) -> list[BaseRoute]:  # noqa: C901 - one small function a route
     """Return the control routes of `state`."""
 
     async def read_state(_request: Request) -> Response:
         return JSONResponse(snapshot(state))
+
+    async def read_card(request: Request) -> Response:
+        start = request.query_params.get("from", "0")
+        if not start.isdecimal():
+            return JSONResponse({"error": f"from is no number: {start!r}"}, 422)
+        return JSONResponse(card_snapshot(state.card, int(start)))
 
     async def read_faults(_request: Request) -> Response:
         return JSONResponse([fault.to_json() for fault in state.faults.listed()])
@@ -74,6 +87,7 @@ def build(state: SandboxState) -> list[BaseRoute]:
 
     return [
         Route("/stablequeue/state", read_state),
+        Route("/stablequeue/card", read_card),
         Route("/stablequeue/faults", read_faults, methods=["GET"]),
         Route("/stablequeue/faults", add_faults, methods=["POST"]),
         Route("/stablequeue/faults", clear_faults, methods=["DELETE"]),

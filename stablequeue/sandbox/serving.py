@@ -257,6 +257,13 @@ class Sandbox:
             message = f"the sandbox on {self.url} does not end"
             raise RuntimeError(message)
 
+    def cut_connections(self) -> None:
+        """End every connection at once, as a network that fails; fine if it does not run."""
+        life = self._life
+        if life is not None and self.running and life.state.loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
+                life.state.loop.call_soon_threadsafe(life.connections.cut_all)
+
     def restart(self) -> None:
         """Stop and start."""
         self.stop()
