@@ -24,7 +24,17 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Completed, Failed, Scheduled
 
 from stablequeue.catalogue import Catalogue, JobState, Outcome, StoredRequest, open_catalogue
-from stablequeue.errors import BadRequest, NotFound, QueueError, Refused, StoreUnavailable
+from stablequeue.catalogue.location import sqlite_path
+from stablequeue.errors import (
+    BadRequest,
+    EngineBusy,
+    EngineUnreachable,
+    NotFound,
+    OutOfMemory,
+    QueueError,
+    Refused,
+    StoreUnavailable,
+)
 from stablequeue.flowshow import Run, is_over
 from stablequeue.ids import run_name
 from stablequeue.pipeline.accept import begin, job_of_run
@@ -36,10 +46,17 @@ from stablequeue.servers import ANY, ServerConfig
 from stablequeue.settings import Settings
 from stablequeue.storage import Store
 from stablequeue.views import DELETED
+from stablequeue.warm import given
 
 __all__ = ["Ending", "FindServer", "OpenStore", "Run", "RunEnded", "open_run"]
 
 logger = logging.getLogger("stablequeue.run")
+
+AWAY = (EngineUnreachable, EngineBusy)
+"""Failures of a server that every other job there would meet too, and that pass."""
+
+TOO_SMALL = "too-small:"
+"""Begins the tag of a run of `any` that names a server whose card has not enough memory for it."""
 
 LOOK_AGAIN = timedelta(seconds=60)
 """A job of `any` that must go on on a parked server asks again after this time."""
@@ -106,9 +123,10 @@ async def open_run(
         CancelledError: It was cancelled; the interrupts are sent.
         RunEnded: It ended before the first step; `Ending` takes that.
     """
-    catalogue = await asyncio.to_thread(open_catalogue, settings.catalogue)
+    catalogue = await asyncio.to_thread(_open_or_kept, settings.catalogue)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(asyncio.to_thread, catalogue.close)
+        if catalogue not in _kept.values():
+            stack.push_async_callback(asyncio.to_thread, catalogue.close)
         life = _Life(
             client=await stack.enter_async_context(get_client()),
             catalogue=catalogue,
@@ -133,17 +151,48 @@ async def open_run(
             job.wants_interrupt = life.is_over
             life.run = Run(flow_run_id=flow_run_id, job=job, client=life.client)
             yield life.run
+            await life.run.quiet()
             await life.finished(life.run)
         except PARKING as error:
+            await life.quiet()
             await life.park(error)
         except QueueError as error:
+            await life.quiet()
             await life.failed(error)
             if life.run is None:
                 raise RunEnded from error
         except (asyncio.CancelledError, SystemExit) as error:
             # SystemExit: Prefect's console logging, once nobody reads what a dead worker's child
             # prints.
+            await life.quiet()
             await life.interrupted(error)
+
+
+_kept: dict[tuple[str, int, int], Catalogue] = {}
+"""The catalogue that a warm process leaves open, by its address and its file."""
+
+
+def _open_or_kept(url: str) -> Catalogue:
+    """Open the catalogue; in a warm process the file that is open already, if it is the same.
+
+    Opening it again makes SQLAlchemy compile every statement again, a tenth of a run's CPU.
+    """
+    file = sqlite_path(url)
+    if given.get() is None or file is None:  # a server may end connections nobody uses
+        return open_catalogue(url)
+    try:
+        now = file.stat()
+        catalogue = _kept.get((url, now.st_dev, now.st_ino))
+    except OSError:
+        catalogue = None
+    if catalogue is None:
+        for old in _kept.values():
+            old.close()
+        _kept.clear()
+        catalogue = open_catalogue(url)
+        now = file.stat()
+        _kept[url, now.st_dev, now.st_ino] = catalogue
+    return catalogue
 
 
 class _Life:
@@ -214,6 +263,11 @@ class _Life:
             await self._label(stored, config.alias)
         return stored, config
 
+    async def quiet(self) -> None:
+        """Show no phase any more: what comes now is the end."""
+        if self.run is not None:
+            await self.run.quiet()
+
     async def finished(self, run: Run) -> None:
         """Everything was tried: say what came of it."""
         outcome, self._ending.state = _result(run)
@@ -223,7 +277,17 @@ class _Life:
             await asyncio.to_thread(_unpark, self._catalogue, self._server)
 
     async def failed(self, error: QueueError) -> None:
-        """An expected failure: one line for the run and the catalogue."""
+        """An expected failure: one line for the run and the catalogue.
+
+        Under a warm worker a server that is away fails no job: the run waits at its place until
+        the server answers again, or another one takes it.
+
+        Raises:
+            Abort: It waits.
+        """
+        if await self._wait_for_server(error):
+            message = f"waiting for its server: {error}"
+            raise Abort(message) from error
         self._ending.state = Failed(message=f"{error.code}: {error}")
         with suppress(NotFound):  # it was refused before it had a row
             await self._finish(JobState.FAILED, str(error), error.code)
@@ -241,6 +305,20 @@ class _Life:
             await self._cancelled()
         message = f"parked: {reason}"
         raise Abort(message) from error
+
+    async def _wait_for_server(self, error: QueueError) -> bool:
+        warm = given.get()
+        if warm is None or not self._server:
+            return False
+        warm.tell({"fault": error.code, "why": str(error), "server": self._server})
+        if isinstance(error, AWAY):
+            return await self._back_to_scheduled("Waiting for server", str(error))
+        tag = f"{TOO_SMALL}{self._server}"
+        tags = self._flow_run.tags if self._flow_run else []
+        if isinstance(error, OutOfMemory) and self._deployed_for == ANY and tag not in tags:
+            await self.client.update_flow_run(self._id, tags=[*tags, tag])
+            return await self._back_to_scheduled("Needs more memory", str(error))
+        return False
 
     async def interrupted(self, error: BaseException) -> None:
         """Our task is ended: is the job cancelled, or does only this process end?"""
@@ -303,6 +381,11 @@ class _Life:
         """
         with suppress(NotFound):
             await self._finish(JobState.CANCELLED, "cancelled")
+        warm = given.get()
+        if warm is not None and self.run is not None and self.run.job.unsettled:
+            # Its server has not confirmed that it stopped; the worker asks on, and says Cancelled.
+            warm.tell({"unsettled": self._job_id, "server": self._server})
+            return
         state = Cancelled(message="Cancelled by a person")
         try:
             await self.client.set_flow_run_state(self._id, state, force=True)

@@ -27,11 +27,18 @@ from stablequeue.pipeline.generate import Failure
 from stablequeue.pipeline.job import Job
 from stablequeue.pipeline.monitor import Snapshot
 from stablequeue.pipeline.storing import Stored
+from stablequeue.warm import given
 
 logger = logging.getLogger("stablequeue.run")
 
 MOST_IMAGE_ARTIFACTS = 4
 """Pictures of one run shown as image artifacts; the table artifact names all."""
+
+SHORTEST_PHASE_S = 0.4
+"""A phase is shown once it lasts so long (in a warm process; else at once)."""
+
+SHORTEST_JOB_S = 1.5
+"""A job gets a progress artifact once it runs so long (in a warm process; else at once)."""
 
 LOOK_EVERY_S = 5.0
 """Between two questions whether the run was cancelled or deleted."""
@@ -68,7 +75,9 @@ class Run:
         self._flow = asyncio.current_task()
         self._progress: UUID | None = None
         self._phase = ""
-        self._looked = time.monotonic()
+        self._began = self._looked = time.monotonic()
+        self._showing: asyncio.Task[None] | None = None
+        self._begun_showing = False
 
     async def phase(self, name: str, message: str = "") -> None:
         """Show a phase as the run's state; the state type stays RUNNING.
@@ -78,6 +87,28 @@ class Run:
         if name == self._phase:
             return
         self._phase = name
+        await self.quiet()
+        if given.get() is None:
+            await self._show_phase(name, message)
+        else:
+            self._showing = asyncio.create_task(self._show_phase_soon(name, message))
+
+    async def quiet(self) -> None:
+        """Show nothing that was about to be shown."""
+        showing, self._showing = self._showing, None
+        if showing is not None:
+            if not self._begun_showing:
+                showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+
+    async def _show_phase_soon(self, name: str, message: str) -> None:
+        """A phase shorter than a blink costs Prefect 40 ms and shows nobody anything."""
+        self._begun_showing = False
+        await asyncio.sleep(SHORTEST_PHASE_S)
+        self._begun_showing = True
+        await self._show_phase(name, message)
+
+    async def _show_phase(self, name: str, message: str) -> None:
         state = Running(name=name, message=message or f"on {self.job.server.alias}")
         answer = await self._told(self.client.set_flow_run_state(self.flow_run_id, state))
         if answer is None or answer.status is SetStateStatus.ACCEPT:
@@ -88,8 +119,12 @@ class Run:
     async def report(self, snapshot: Snapshot) -> None:
         """Show progress: one artifact that is changed, and `Waiting` as a phase of its own."""
         await self._look()
+        if (warm := given.get()) is not None:
+            warm.tell({"progress": snapshot.fraction, "server": self.job.server.alias})
         waiting = snapshot.phase is Phase.WAITING
         await self.phase("Waiting" if waiting else "Generating", snapshot.message)
+        if self._progress is None and not self._worth_progress():
+            return
         percent = round(snapshot.fraction * 100, 1)
         about = f"Picture {snapshot.picture} of {snapshot.count}: {snapshot.message}"
         if self._progress is None:
@@ -109,6 +144,10 @@ class Run:
             change = ArtifactUpdate(data=percent, description=about)
             await self._told(self.client.update_artifact(self._progress, change))
 
+    def _worth_progress(self) -> bool:
+        """A job over in a moment needs no progress bar; in a warm process most are."""
+        return given.get() is None or time.monotonic() - self._began >= SHORTEST_JOB_S
+
     async def show_pictures(self, assets: tuple[Asset, ...]) -> None:
         """Show stored pictures: thumbnails linked over http, and a table of all files."""
         settings = self.job.settings
@@ -118,9 +157,11 @@ class Run:
             await self._show(
                 "image",
                 f"picture-{short_id(self.job.id)}-{asset.index}-{asset.ordinal}",
-                f"Seed {asset.seed}, {asset.width} x {asset.height}",
+                f"Seed {asset.seed}, {asset.width} x {asset.height}: `{asset.key}`",
                 f"{base.rstrip('/')}/thumbnails/{asset.sha256}.webp",
             )
+        if len(assets) == len(images) == 1:
+            return
         rows = "\n".join(
             f"| {asset.index + 1} | `{asset.seed}` | {asset.kind.value} | `{asset.key}` |"
             for asset in assets

@@ -21,6 +21,7 @@ from stablequeue.servers import ANY, ServerConfig
 from stablequeue.settings import Settings, load
 from stablequeue.storage import Store, open_store
 from stablequeue.store_blocks import BUCKET_BLOCK, FOLDER_BLOCK, store_of
+from stablequeue.warm import given
 
 __all__ = ["Ending", "open_run"]
 
@@ -74,6 +75,9 @@ class _Saved:
         """Return the server a deployment is fixed to: the one its pool is named after; or `any`."""
         if deployment_id is None:
             return ANY
+        warm = given.get()
+        if warm is not None and warm.pool:
+            return warm.pool if warm.pool in warm.servers else ANY
         pool = (await self._client.read_deployment(deployment_id)).work_pool_name
         if not pool or pool == ANY:
             return ANY
@@ -91,6 +95,9 @@ class _Saved:
         """
         if wanted != ANY:
             return await self._server(wanted)
+        warm = given.get()
+        if warm is not None and warm.server:
+            return await self._server(warm.server)
         servers = await self._servers()
         parked = await asyncio.to_thread(catalogue.parked)
         begun = await asyncio.to_thread(_begun_on, stored.job_id, catalogue)
@@ -135,6 +142,10 @@ class _Saved:
 
     async def _server(self, alias: str) -> ServerConfig:
         if alias in self._known:
+            return self._known[alias]
+        warm = given.get()
+        if warm is not None and alias in warm.servers:
+            self._known[alias] = config_of(alias, warm.servers[alias])
             return self._known[alias]
         try:
             document = await self._client.read_block_document_by_name(

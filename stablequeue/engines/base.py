@@ -19,7 +19,7 @@ and after a crash, with the stored ticket::
         UNKNOWN                 -> the server gives no means to look: one repeat, recorded as such
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -304,6 +304,16 @@ class Engine(Protocol):
             Whether it is certain that the job no longer waits or runs there. False: ask again.
         """
         ...
+
+
+class SupportsFreeNotice(Protocol):
+    """An engine that can tell when its server is done, before the result is brought home.
+
+    Attributes:
+        on_free: Called when a remote job of this session was answered, if set.
+    """
+
+    on_free: Callable[[], None] | None
 
 
 class SupportsFreeMemory(Protocol):

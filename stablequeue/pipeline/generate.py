@@ -5,15 +5,14 @@ process: a stored ticket is looked up on the server before anything is asked for
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from filelock import AsyncFileLock
+from typing import cast
 
 from stablequeue.catalogue import Attempt, AttemptState, JobState
-from stablequeue.engines.base import Located, RawResult, Ticket
+from stablequeue.engines.base import Located, RawResult, SupportsFreeNotice, Ticket
 from stablequeue.errors import (
     EngineAuthFailed,
     EngineError,
@@ -24,6 +23,7 @@ from stablequeue.errors import (
     ResultLost,
 )
 from stablequeue.ids import short_id
+from stablequeue.pipeline.card import hold_card
 from stablequeue.pipeline.job import PARKING, Job, Live, logger
 from stablequeue.pipeline.spool import (
     attempt_folder,
@@ -32,11 +32,11 @@ from stablequeue.pipeline.spool import (
     read_result,
     write_result,
 )
+from stablequeue.warm import CardHeld, given
 
 MOST_ATTEMPTS = 4
 """New remote jobs one run may start for one picture before it gives up."""
 
-_CARD_POLL_S = 0.1
 _CANCEL_WITHIN_S = 3.0
 
 
@@ -69,8 +69,8 @@ async def generate(job: Job) -> list[Failure]:
     todo = [index for index in range(job.request.count) if index not in job.made]
     if not todo:
         return []
-    async with _card(job):
-        failures = await _make_all(job, todo)
+    async with hold_card(job) as card:
+        failures = await _make_all(job, todo, card)
     for failure in failures:
         if isinstance(failure.error, PARKING):
             raise failure.error
@@ -81,32 +81,18 @@ async def generate(job: Job) -> list[Failure]:
     return failures
 
 
-@asynccontextmanager
-async def _card(job: Job) -> AsyncGenerator[None]:
-    """Hold the lock of the server's graphics card; the kernel frees it if this process dies."""
-    name = "".join(c if c.isalnum() else "_" for c in job.server.card_key)
-    job.settings.locks.mkdir(parents=True, exist_ok=True)
-    lock = AsyncFileLock(job.settings.locks / f"card-{name}.lock", poll_interval=_CARD_POLL_S)
-    job.waiting_for = f"the card {job.server.card_key}"
-    try:
-        await lock.acquire()
-    finally:
-        job.waiting_for = ""
-    try:
-        yield
-    finally:
-        await lock.release()
-
-
-async def _make_all(job: Job, todo: Sequence[int]) -> list[Failure]:
+async def _make_all(job: Job, todo: Sequence[int], card: CardHeld) -> list[Failure]:
     waiting = list(reversed(todo))
     failures: list[Failure] = []
+    if hasattr(job.engine, "on_free"):  # its server works on one job of ours at a time
+        engine = cast("SupportsFreeNotice", job.engine)
+        engine.on_free = lambda: None if waiting else card.free()
 
     async def worker() -> None:
         while waiting and not failures:
             index = waiting.pop()
             try:
-                await _make(job, index)
+                await _make(job, index, lambda: None if waiting else card.nearly_done())
             except QueueError as error:
                 failures.append(Failure(index, error))
 
@@ -139,8 +125,15 @@ async def _is_done(job: Job, index: int) -> bool:
     return False
 
 
-async def _make(job: Job, index: int) -> None:
-    """Make one picture: follow the ticket there is, or begin anew."""
+async def _make(job: Job, index: int, sent: Callable[[], None]) -> None:
+    """Make one picture: follow the ticket there is, or begin anew.
+
+    Args:
+        job: Open and resolved.
+        index: Which picture.
+        sent: Called once the server has it.
+    """
+    begun_at = time.monotonic()
     for _ in range(MOST_ATTEMPTS):
         attempt = await job.call(lambda: job.catalogue.last_attempt(job.id, index))
         if attempt is not None and _can_be_followed(attempt):
@@ -157,12 +150,24 @@ async def _make(job: Job, index: int) -> None:
         else:
             attempt = await _begin(job, index, attempt)
             ticket = attempt.ticket
+        sent()
         await _collect(job, attempt, ticket)
+        _tell_made(job, time.monotonic() - max(begun_at, job.made_at))
         return
     raise ResultLost(
         job.server.alias,
         f"picture {index} was lost {MOST_ATTEMPTS} times on this server; see its log",
     )
+
+
+def _tell_made(job: Job, seconds: float) -> None:
+    """Tell the worker what a picture took since it was sent, or since the one before it."""
+    job.made_at = time.monotonic()
+    warm = given.get()
+    if warm is not None:
+        resolution = job.resolution
+        checkpoint = (resolution.checkpoint or resolution.unet) if resolution else ""
+        warm.tell({"made_s": seconds, "checkpoint": checkpoint, "server": job.server.alias})
 
 
 def _can_be_followed(attempt: Attempt) -> bool:
@@ -313,3 +318,5 @@ async def _interrupt(job: Job, attempt: Attempt, ticket: Ticket) -> None:
         certain = False
     if certain:
         await _update(job, attempt, AttemptState.CANCELLED)
+    else:
+        job.unsettled = True

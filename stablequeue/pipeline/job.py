@@ -45,6 +45,8 @@ class Job:
         wants_interrupt: Asked when its task is cancelled: is the job cancelled, or does only
             this process end? Then its tickets stay open.
         warnings: What makes it Degraded, one line each.
+        made_at: Monotonic seconds when the last picture was there; 0: none yet.
+        unsettled: It was interrupted, and its server has not confirmed that it stopped.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Job:
         self.waiting_for = ""
         self.wants_interrupt: Callable[[], Awaitable[bool]] = _always
         self.warnings: list[str] = []
+        self.made_at = 0.0
+        self.unsettled = False
 
     @property
     def id(self) -> str:

@@ -9,27 +9,28 @@ from stablequeue.catalogue import Catalogue, JobState
 from stablequeue.client import Client
 from stablequeue.ids import derived_seed, run_name
 from stablequeue.prefect_api import PrefectApi
-from tests.flows.conftest import CHECKPOINT
+from tests.flows.acting import slow
+from tests.flows.conftest import CHECKPOINT, House
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("server", ["comfy", "forge"])
 def test_a_job_ends_completed_with_its_picture_stored_and_shown(
-    queue: Client, api: PrefectApi, catalogue: Catalogue, server: str
+    house: House, queue: Client, api: PrefectApi, catalogue: Catalogue, server: str
 ) -> None:
-    submitted = queue.submit(
-        prompt="a lighthouse",
-        server=server,
-        checkpoint=CHECKPOINT,
-        steps=2,
-        width=64,
-        height=64,
-        count=2,
-        tags=["night"],
-    )
-
-    view = queue.wait(submitted.job_id, timeout=120)
+    with slow([house.sandboxes[server]]):  # one that is over in a moment shows no progress
+        submitted = queue.submit(
+            prompt="a lighthouse",
+            server=server,
+            checkpoint=CHECKPOINT,
+            steps=3,
+            width=64,
+            height=64,
+            count=2,
+            tags=["night"],
+        )
+        view = queue.wait(submitted.job_id, timeout=120)
 
     assert (view.state.value, view.phase) == ("completed", "Completed"), view.message
     run = api.read_run(view.flow_run_id)

@@ -7,7 +7,7 @@ schedulers of their own since AUTOMATIC1111 1.9. Gradio's own queue is not used.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -50,6 +50,8 @@ class Forge:
         self._client = ForgeClient(server)
         self._session = Session(server, self._client)
         self._desk = Desk()
+        self.on_free: Callable[[], None] | None = None
+        self._desk.answered = self._answered
         self._doorman = Doorman(self._client)
         self._submitter = Submitter(self._session, self._desk, self._doorman)
         self._follower = Follower(self._session, self._desk)
@@ -72,6 +74,10 @@ class Forge:
                 await post.give_up()
         finally:
             await self._client.__aexit__(exc_type, exc, traceback)
+
+    def _answered(self) -> None:
+        if self.on_free is not None:
+            self.on_free()
 
     async def probe(self) -> ServerInfo:
         """Say what the server is and how busy.

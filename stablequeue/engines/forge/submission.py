@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import httpx
@@ -33,15 +33,22 @@ class Desk:
     Attributes:
         posts: Requests, answered or not.
         waiting: Jobs not sent yet: how many others are there.
+        answered: Called whenever a request got its answer; a broken connection is none.
     """
 
     posts: dict[str, Post] = field(default_factory=dict[str, Post])
     waiting: dict[str, int] = field(default_factory=dict[str, int])
+    answered: Callable[[], None] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a request of ours has no answer yet."""
         return any(post.in_flight for post in self.posts.values())
+
+    def tell(self, post: Post) -> None:
+        """Pass on that a request is done."""
+        if not post.broken and self.answered is not None:
+            self.answered()
 
     def forget_answered(self) -> None:
         """Drop answers of earlier jobs: each holds a whole picture."""
@@ -74,6 +81,7 @@ class Submitter:
                 post = Post(self._client, payload.PATHS[_kind(ticket)], json.dumps(body).encode())
                 self._desk.forget_answered()
                 self._desk.posts[task_id] = post
+                post.answer.add_done_callback(lambda _task: self._desk.tell(post))
         finally:
             self._desk.waiting.pop(task_id, None)
         await post.until_sent()
