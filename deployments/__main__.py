@@ -20,6 +20,7 @@ from stablequeue.secrets import private_folder
 from stablequeue.server_blocks import saved_servers
 from stablequeue.server_settings import clean_environment, client_environment, running_url
 from stablequeue.settings import Settings, load
+from stablequeue.worker.ahead import MOST_LIMIT
 
 if TYPE_CHECKING:
     from deployments.bootstrap import Report
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
     parser.add_argument(
-        "--limit", type=int, default=1, help="runs of one server at once, for pools made now"
+        "--limit",
+        type=int,
+        default=MOST_LIMIT,
+        help="runs of one server at once, for pools made now",
     )
     parser.add_argument("--anew", action="store_true", help="also what seems unchanged")
     parser.add_argument("--json", action="store_true", help="print the changes as JSON")

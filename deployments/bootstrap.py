@@ -15,6 +15,7 @@ from stablequeue.prefect_api import ACTIVE, Deployment, PrefectApi, StateType, r
 from stablequeue.project import project_dir
 from stablequeue.server_blocks import SERVER_BLOCK, saved_servers
 from stablequeue.servers import ANY, ServerConfig
+from stablequeue.worker.ahead import MOST_LIMIT
 
 logger = logging.getLogger("stablequeue.deployments")
 
@@ -38,7 +39,7 @@ class Report:
     servers: tuple[ServerConfig, ...] = field(default=(), compare=False)
 
 
-def bootstrap(api: PrefectApi, *, limit: int = 1, sandbox_url: str = "") -> Report:
+def bootstrap(api: PrefectApi, *, limit: int = MOST_LIMIT, sandbox_url: str = "") -> Report:
     """Make everything the saved servers need; running it again changes nothing.
 
     The process must have Prefect's settings in its environment and the project's folder as its
@@ -46,7 +47,8 @@ def bootstrap(api: PrefectApi, *, limit: int = 1, sandbox_url: str = "") -> Repo
 
     Args:
         api: Prefect's API.
-        limit: Runs of one server active at once, for pools made now.
+        limit: Runs of one server active at once, for pools made now. Its worker takes as many of
+            them as pays: one generates, the others prepare and store meanwhile.
         sandbox_url: Where the built-in server is reached; it is saved when no server is. Empty:
             leave the saved servers as they are.
     """

@@ -9,9 +9,13 @@ before it began is ended.
 
 import asyncio
 import logging
+import os
 import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 import anyio
@@ -19,9 +23,10 @@ import anyio.abc
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import Flow, FlowRun, WorkPool
-from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
-from prefect.states import Cancelled
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
+from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound
+from prefect.states import Cancelled, Pending
+from prefect.utilities.engine import propose_state
 from prefect.utilities.processutils import command_to_string
 from prefect.workers.process import (
     ProcessJobConfiguration,
@@ -29,25 +34,62 @@ from prefect.workers.process import (
     ProcessWorker,
     ProcessWorkerResult,
 )
-from pydantic import Field
+from pydantic import BaseModel, Field, PrivateAttr
 from typing_extensions import override
 
+from stablequeue.errors import PrefectError, PrefectUnreachable
 from stablequeue.forms import drop_none
 from stablequeue.ids import short_id
 from stablequeue.project import project_dir
+from stablequeue.settings import load
 from stablequeue.worker import WORKER_TYPE
-from stablequeue.worker.presence import is_here, kill, process_name
+from stablequeue.worker.dispatch import Scheduling
+from stablequeue.worker.presence import claim, is_here, kill, process_name
 
 logger = logging.getLogger("stablequeue.worker")
+
+T = TypeVar("T", bound=BaseModel)
+
+Give = Callable[[], Awaitable[Mapping[str, Any]]]
+
+OUR_PULL_STEP: dict[str, Any] = {"stablequeue.project.enter": {}}
+"""How deployments of our own project say where their flow is."""
+
+_OUR_FLOWS = "flows/"
+"""Where the flows are whose runs can go on after their process died."""
+
+_REMEMBERED_S = 10.0
 
 PATIENCE_S = 5.5
 """How long a cancelled flow may take for its clean-up before its process is killed."""
 
 _LOOK_EVERY_S = 0.5
 
+_PREFECT_AGAIN_S = (0.5, 1.0, 2.0, *[5.0] * 24)
+"""Between tries to have a run wait again while Prefect's server is away (it is starting)."""
+
 
 class GpuServerJobConfiguration(ProcessJobConfiguration):
     """How a flow run is started, once everything is known."""
+
+    _entrypoint: str = PrivateAttr(default="")
+    _own_environment: dict[str, str] = PrivateAttr(default_factory=dict[str, str])
+    _own_command: bool = PrivateAttr(default=False)
+
+    @property
+    def entrypoint(self) -> str:
+        """Where the flow is in our project; empty: it comes from somewhere else."""
+        return self._entrypoint
+
+    @property
+    def own_environment(self) -> dict[str, str]:
+        """Variables the pool, the deployment or the run names, before Prefect adds its own."""
+        return self._own_environment
+
+    @property
+    def own_command(self) -> bool:
+        """Whether somebody named a command: then it is started as it is."""
+        return self._own_command
 
     @override
     def prepare_for_flow_run(
@@ -60,6 +102,16 @@ class GpuServerJobConfiguration(ProcessJobConfiguration):
         worker_id: UUID | None = None,
     ) -> None:
         """Fill in command and folder of this host, unless the pool or deployment names others."""
+        self._own_environment = {
+            name: value for name, value in self.env.items() if value is not None
+        }
+        self._own_command = self.command is not None
+        if (
+            deployment is not None
+            and deployment.pull_steps == [OUR_PULL_STEP]
+            and self.working_dir is None
+        ):
+            self._entrypoint = deployment.entrypoint or ""
         if self.command is None:  # named, it is started as it is; else Prefect starts Python twice
             self.command = command_to_string([sys.executable, "-m", "stablequeue.worker.child"])
         if self.working_dir is None:
@@ -114,8 +166,11 @@ class GpuServerWorker(ProcessWorker):
     _documentation_url = ""
     _logo_url = ProcessWorker.get_logo_url()
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, scheduling: Scheduling | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._scheduling = scheduling
+        self._own: Scheduling | None = None
+        self._given: dict[UUID, Give] = {}
         self.children: dict[UUID, int] = {}
         """Process ids of the runs that are running now."""
 
@@ -134,29 +189,177 @@ class GpuServerWorker(ProcessWorker):
         return template
 
     @override
+    async def setup(self) -> None:
+        """Join the host this worker was made for, or be one of its own."""
+        await super().setup()
+        self._read_seldom()
+        try:
+            if self._scheduling is None:
+                self._scheduling = self._own = Scheduling(load())
+                await self._own.start()
+            await self._scheduling.join(self)
+        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            # Prefect's own task groups are open here; they would turn it into a mere cancellation.
+            logger.error("the worker of %s cannot start: %s", self.work_pool.name, error)  # noqa: TRY400
+            raise
+
+    @override
+    async def teardown(self, *exc_info: Any) -> None:
+        """Leave the host."""
+        if self._scheduling is not None:
+            self._scheduling.leave(self)
+        if self._own is not None:
+            await self._own.close()
+        await super().teardown(*exc_info)
+
+    @override
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Look at what Prefect offers, in case an event was missed; our own order decides.
+
+        Prefect marks the queues as polled.
+        """
+        self._last_polled_time = datetime.now(UTC)
+        if self._has_successfully_synced and self._scheduling is not None:
+            offered = await self._get_scheduled_flow_runs()
+            self._scheduling.offered(self, [entry.flow_run for entry in offered])
+        return []
+
+    async def take(self, flow_run: FlowRun, give: Give) -> None:
+        """Claim a waiting run and start it; returns when that is under way.
+
+        Args:
+            flow_run: As it was read.
+            give: Returns what goes to its process (`stablequeue.warm`).
+        """
+        self._given[flow_run.id] = give
+        entry = WorkerFlowRunResponse(
+            work_pool_id=self.work_pool.id,
+            work_queue_id=flow_run.work_queue_id or self.work_pool.id,
+            flow_run=flow_run,
+        )
+        await self._submit_scheduled_flow_runs([entry])
+
+    @override
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        taking = self._given.get(flow_run.id)
+        try:
+            await super()._submit_run(flow_run)
+        finally:
+            if flow_run.id not in self.children:  # it could not be claimed, or has ended
+                self._ended(flow_run.id, taking)
+
+    @override
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        """Claim a run, and say who does: if this process dies before the run's own begins."""
+        log, claimed = self.get_flow_run_logger(flow_run), Pending(message=claim(os.getpid()))
+        try:
+            state = await propose_state(self.client, claimed, flow_run_id=flow_run.id)
+        except Abort as error:
+            log.info("run %s is not taken: %s", flow_run.id, error)
+            return False
+        except (ObjectNotFound, httpx.HTTPError) as error:
+            log.warning("run %s is not taken: %s", flow_run.id, error)
+            return False
+        return state.is_pending()
+
+    @override
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """Spare a call a run: which server ran it, its tags say."""
+
+    @override
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Spare a state a run: a warm process begins at once."""
+
+    def _read_seldom(self) -> None:
+        """Read the same deployment and flow once in 10 s."""
+        for name in ("read_deployment", "read_flow"):
+            setattr(self.client, name, _remembered(getattr(self.client, name)))
+
+    @override
     async def run(
         self,
         flow_run: FlowRun,
         configuration: ProcessJobConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> ProcessWorkerResult:
-        """Run a flow run to its end in a process of its own."""
+        """Run a flow run to its end in a warm process, or as its pool's own command says."""
         job = short_id(str(flow_run.parameters.get("job_id") or flow_run.id))
         log = self.get_flow_run_logger(flow_run)
         log.info("[PREFECT→WORKER] %s job=%s run=%s", self.work_pool.name, job, flow_run.id)
+        taking = self._given.get(flow_run.id)
         started = _Started(self.children, flow_run.id, task_status)
         watching = asyncio.create_task(self._watch_for_cancel(flow_run.id))
         try:
-            result = await super().run(flow_run, configuration, task_status=started)
+            if isinstance(configuration, GpuServerJobConfiguration) and not (
+                configuration.own_command or self._scheduling is None
+            ):
+                result = await self._run_warm(flow_run, configuration, started)
+            else:
+                result = await super().run(flow_run, configuration, task_status=started)
         finally:
             watching.cancel()
-            self.children.pop(flow_run.id, None)
+            if started.is_last():
+                self._ended(flow_run.id, taking)
         logger.info(
             "[WORKER→PREFECT] %s job=%s exit=%s", self.work_pool.name, job, result.status_code
         )
         if result.status_code:
             await self._say_cancelled(flow_run.id)
+            if str(getattr(configuration, "entrypoint", "")).startswith(_OUR_FLOWS):
+                await self._recover(flow_run.id)
         return result
+
+    async def _recover(self, run_id: UUID) -> None:
+        """Let a job of ours whose process died wait again: its ticket finds what it had begun."""
+        scheduling = self._scheduling
+        if scheduling is None:
+            return
+        for wait in _PREFECT_AGAIN_S:
+            try:
+                await asyncio.to_thread(scheduling.recover, str(run_id))
+            except PrefectUnreachable:
+                await asyncio.sleep(wait)
+            except PrefectError as error:
+                logger.warning("run %s is left to be settled: %s", run_id, error)
+                return
+            else:
+                return
+
+    async def _run_warm(
+        self, flow_run: FlowRun, configuration: GpuServerJobConfiguration, started: "_Started"
+    ) -> ProcessWorkerResult:
+        if self._scheduling is None:
+            raise AssertionError
+        only_of_this_run = {
+            name: value
+            for name, value in configuration.env.items()
+            if value is not None and name.startswith("PREFECT__")
+        }
+        give = self._given.get(flow_run.id)
+        order = {
+            "env": only_of_this_run,
+            "entrypoint": configuration.entrypoint,
+            "given": await give() if give is not None else {},
+        }
+        own = configuration.own_environment
+        ours = bool(configuration.entrypoint) and not own
+        execution = await self._scheduling.warmth.perform(
+            flow_run, order, None if ours else own, started.started
+        )
+        if execution is None or execution.status_code is None:
+            message = "the flow run's process could not be started"
+            raise RuntimeError(message)
+        return ProcessWorkerResult(
+            status_code=execution.status_code, identifier=str(execution.handle.pid)
+        )
+
+    def _ended(self, run_id: UUID, taking: Give | None) -> None:
+        """Say once that a taking is over; by now the same run may have been taken again."""
+        if self._given.get(run_id) is not taking:
+            return
+        self._given.pop(run_id, None)
+        if self._scheduling is not None:
+            self._scheduling.ended(str(run_id))
 
     @override
     async def _propose_crashed_state(
@@ -247,10 +450,34 @@ class _Started:
         self._children = children
         self._run_id = run_id
         self._outer = outer or anyio.TASK_STATUS_IGNORED
+        self._pid = 0
 
     def started(self, value: int | None = None) -> None:
         if value is None:
             self._outer.started()
             return
-        self._children[self._run_id] = value
+        self._pid = self._children[self._run_id] = value
         self._outer.started(process_name(value))
+
+    def is_last(self) -> bool:
+        """Forget the process; False if the same run has gone on in another one already.
+
+        It was handed back and taken again before this one was reaped.
+        """
+        if self._children.get(self._run_id, self._pid) != self._pid:
+            return False
+        self._children.pop(self._run_id, None)
+        return True
+
+
+def _remembered(read: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """Return `read` with its answers kept for a while; each caller gets a copy to change."""
+    answers: dict[Any, tuple[float, T]] = {}
+
+    async def remembered(key: Any, *args: Any, **options: Any) -> T:
+        known = answers.get(key)
+        if known is None or time.monotonic() - known[0] > _REMEMBERED_S:
+            known = answers[key] = (time.monotonic(), await read(key, *args, **options))
+        return known[1].model_copy(deep=True)
+
+    return remembered

@@ -18,7 +18,9 @@ import httpx
 
 from stablequeue.errors import PrefectError
 from stablequeue.prefect_api import PrefectApi, open_prefect
+from stablequeue.processes import keep_what_is_there
 from stablequeue.settings import Settings
+from stablequeue.worker.dispatch import Scheduling
 from stablequeue.worker.gpu_server import GpuServerWorker
 from stablequeue.worker.presence import kill, sweep
 from stablequeue.worker.settling import settle, settle_lost
@@ -45,6 +47,7 @@ class WorkerHost:
         self._pools = pools
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._workers: dict[str, GpuServerWorker] = {}
+        self._scheduling: Scheduling | None = None
         self._more = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -56,12 +59,30 @@ class WorkerHost:
         """Serve the pools until stopped, then leave no run behind."""
         sweep(self._settings)
         with open_prefect(self._settings) as api:
+            self._scheduling = Scheduling(self._settings)
+            await self._begin(self._scheduling)
             reconciling = asyncio.create_task(self._reconcile(api))
             try:
                 await self._follow_pools(api)
             finally:
                 reconciling.cancel()
                 await self._leave(api, list(self._serving))
+                await self._scheduling.close()
+
+    async def _begin(self, scheduling: Scheduling) -> None:
+        """Start deciding; Prefect's server may still be starting."""
+        for wait in (*_AGAIN_AFTER_S, *[_AGAIN_AFTER_S[-1]] * 1000):
+            try:
+                await scheduling.start()
+            except (RuntimeError, OSError, httpx.HTTPError) as error:
+                logger.warning("the worker does not start yet: %s; again in %g s", error, wait)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._stopping.wait()
+                if self._stopping.is_set():
+                    return
+            else:
+                return
 
     async def _follow_pools(self, api: PrefectApi) -> None:
         while not self._stopping.is_set():
@@ -97,6 +118,7 @@ class WorkerHost:
                 pool,
                 name=f"{pool} on {socket.gethostname()}",
                 create_pool_if_not_found=False,
+                scheduling=self._scheduling,
             )
             self._workers[pool] = worker
             try:
@@ -140,7 +162,7 @@ class WorkerHost:
     def _settle_all(self, api: PrefectApi, runs: set[UUID]) -> None:
         for run_id in runs:
             try:
-                settle(api, str(run_id), _STOPPED)
+                settle(api, str(run_id), _STOPPED, "Handed back")
             except PrefectError as error:
                 logger.warning("run %s is left for the next worker: %s", run_id, error)
 
@@ -151,6 +173,7 @@ def serve(settings: Settings, pools: Callable[[], Collection[str]]) -> None:
     async def main() -> None:
         host = WorkerHost(settings, pools)
         loop = asyncio.get_running_loop()
+        keep_what_is_there()
         _on_signal(lambda: loop.call_soon_threadsafe(host.stop))
         await host.run()
 

@@ -21,6 +21,8 @@ from stablequeue.settings import Settings
 _LOOKING_TAKES_S = 5.0
 """`is_present` holds the lock for a moment; a process that begins just then waits for it."""
 
+_CLAIMED_BY = "Taken by the worker "
+
 _OLD_S = 7 * 86_400.0
 
 
@@ -64,6 +66,21 @@ def is_present(settings: Settings, run_id: str) -> bool:
             return False
     except Timeout:
         return True
+
+
+def was_present(settings: Settings, run_id: str) -> bool:
+    """Whether a process of this host worked on the run, and none does now."""
+    return _path(settings, run_id).exists() and not is_present(settings, run_id)
+
+
+def claim(pid: int) -> str:
+    """Return what a run's state says from when a worker takes it until its process begins."""
+    return f"{_CLAIMED_BY}{process_name(pid)}"
+
+
+def claimer(message: str) -> str:
+    """Return which process said `claim`, as HOST:PID; empty: none."""
+    return message.removeprefix(_CLAIMED_BY) if message.startswith(_CLAIMED_BY) else ""
 
 
 def kill(pid: int) -> None:

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from stablequeue.errors import NotFound, PrefectError
 from stablequeue.ids import short_id
 from stablequeue.prefect_api import ACTIVE, PrefectApi, Run, StateType, run_filter
+from stablequeue.processes import provably_dead
 from stablequeue.settings import Settings
-from stablequeue.worker.presence import is_here, is_present, kill
+from stablequeue.worker.presence import claimer, is_here, is_present, kill, was_present
 
 logger = logging.getLogger("stablequeue.worker")
 
@@ -20,16 +21,24 @@ BEGINS_WITHIN_S = 60.0
 """A run may be PENDING without a process for so long, while a worker starts one."""
 
 
-def settle(api: PrefectApi, run_id: str, why: str) -> str:
+RECOVERING = "Recovering"
+"""State of a run that waits again because its process died."""
+
+MOST_RECOVERIES = 3
+
+
+def settle(api: PrefectApi, run_id: str, why: str, name: str = RECOVERING) -> str:
     """Bring a run whose process is gone into a state it can stay in.
 
     It waits again at its old place, or is Cancelled if that was wished. One that ended or waits
-    already is left alone.
+    already is left alone. A run that has recovered `MOST_RECOVERIES` times stays Crashed: perhaps
+    it is what kills its processes.
 
     Args:
         api: Prefect's API.
         run_id: Flow run id.
         why: Shown beside the state.
+        name: Of the state it waits in.
 
     Returns:
         The state's name it is in now; empty when it does not exist any more.
@@ -42,8 +51,16 @@ def settle(api: PrefectApi, run_id: str, why: str) -> str:
         if run.state_type is StateType.CANCELLING:
             change = api.set_state(run.id, StateType.CANCELLED, message=why)
         elif run.state_type in {StateType.RUNNING, StateType.PENDING, StateType.CRASHED}:
-            place = run.expected_start or run.created
-            change = api.reschedule(run.id, message=why, scheduled_time=place)
+            recovered = _recoveries(api, run.id) if name == RECOVERING else 0
+            if recovered < MOST_RECOVERIES:
+                place = run.expected_start or run.created
+                change = api.reschedule(run.id, name, message=why, scheduled_time=place)
+            elif run.state_type is StateType.CRASHED:
+                return run.state_name
+            else:
+                advice = f"{why} That happened {recovered + 1} times; look at the worker's log,"
+                message = f"{advice} then: stablequeue retry"
+                change = api.set_state(run.id, StateType.CRASHED, message=message)
         else:
             return run.state_name
     except NotFound:
@@ -54,6 +71,11 @@ def settle(api: PrefectApi, run_id: str, why: str) -> str:
         return run.state_name
     logger.info("job=%s was %s, is %s: %s", job, run.state_name, change.state_name, why)
     return change.state_name
+
+
+def _recoveries(api: PrefectApi, run_id: str) -> int:
+    states = api.call("GET", f"flow_run_states/?flow_run_id={run_id}")
+    return sum(1 for state in states if state["name"] == RECOVERING)
 
 
 def settle_lost(
@@ -98,8 +120,10 @@ def is_lost(run: Run, settings: Settings, now: datetime) -> bool:
     if run.process:
         return is_here(run.process) and not is_present(settings, run.id)
     if run.state_type is StateType.RUNNING:
-        return False  # somebody runs it without a worker
-    return age_s > BEGINS_WITHIN_S
+        # Its worker may have died before it could say which process it is; else somebody runs it
+        # without a worker.
+        return was_present(settings, run.id)
+    return age_s > BEGINS_WITHIN_S or provably_dead(claimer(run.state_message))
 
 
 def _end_orphan(run: Run, settings: Settings) -> None:

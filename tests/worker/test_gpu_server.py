@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -15,6 +15,7 @@ from prefect.workers.process import ProcessWorker
 from stablequeue.project import project_dir
 from stablequeue.worker import WORKER_TYPE
 from stablequeue.worker import __main__ as command
+from stablequeue.worker.dispatch import Scheduling
 from stablequeue.worker.gpu_server import GpuServerJobConfiguration, GpuServerWorker
 
 
@@ -130,3 +131,44 @@ def test_a_worker_that_cannot_begin_says_why_in_one_line(
     monkeypatch.setenv("STABLEQUEUE_PREFECT_PORT", "0")
     assert command.main(["gpu-a"]) == 1
     assert capsys.readouterr().err.startswith("stablequeue: the Prefect server")
+
+
+class _Told:
+    """Stands in for what decides: remembers which runs it was told are over."""
+
+    def __init__(self) -> None:
+        self.over: list[str] = []
+
+    def ended(self, run_id: str) -> None:
+        self.over.append(run_id)
+
+
+async def test_the_end_of_a_taking_does_not_end_the_next_one_of_the_same_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = _Told()
+    worker = GpuServerWorker("p", scheduling=cast("Scheduling", told))
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), name="r")
+    given = worker._given  # pyright: ignore[reportPrivateUsage]
+
+    async def first() -> dict[str, str]:
+        return {"server": "first"}
+
+    async def again() -> dict[str, str]:
+        return {"server": "second"}
+
+    async def taken_again_meanwhile(_worker: object, flow_run: FlowRun) -> None:
+        given[flow_run.id] = again
+
+    monkeypatch.setattr(ProcessWorker, "_submit_run", taken_again_meanwhile)
+    given[run.id] = first
+    await worker._submit_run(run)  # pyright: ignore[reportPrivateUsage]
+    assert given[run.id] is again
+    assert told.over == []
+
+    async def refused(_worker: object, _flow_run: FlowRun) -> None:
+        """The claim failed."""
+
+    monkeypatch.setattr(ProcessWorker, "_submit_run", refused)
+    await worker._submit_run(run)  # pyright: ignore[reportPrivateUsage]
+    assert told.over == [str(run.id)]

@@ -1,7 +1,9 @@
 """What becomes of runs whose process is gone."""
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -10,8 +12,8 @@ import pytest
 
 from stablequeue.prefect_api import Deployment, NewRun, PrefectApi, Run, StateType
 from stablequeue.settings import Settings
-from stablequeue.worker.presence import is_present, present, process_name
-from stablequeue.worker.settling import is_lost, settle, settle_lost
+from stablequeue.worker.presence import claim, is_present, present, process_name
+from stablequeue.worker.settling import MOST_RECOVERIES, is_lost, settle, settle_lost
 from tests.support.prefect_rows import make_deployment
 from tests.worker.test_presence import HOLDER
 
@@ -53,6 +55,24 @@ def test_only_a_provably_dead_process_makes_a_run_lost(
     assert is_lost(run_in(state, process, age_s), Settings(home=tmp_path), NOW) is lost
 
 
+def test_a_run_whose_worker_died_before_it_could_say_in_which_process_it_is_is_lost(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(home=tmp_path)
+    run = run_in(StateType.RUNNING, "", 1)
+    with present(settings, run.id):
+        assert not is_lost(run, settings, NOW)
+    assert is_lost(run, settings, NOW)
+
+
+def test_a_run_claimed_by_a_dead_worker_is_lost_at_once(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for pid, lost in ((dead.pid, True), (os.getpid(), False)):
+        run = replace(run_in(StateType.PENDING, "", 1), state_message=claim(pid))
+        assert is_lost(run, Settings(home=tmp_path), NOW) is lost
+
+
 def test_a_living_process_is_not_lost(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     run = run_in(StateType.RUNNING, HERE, 3600)
@@ -82,7 +102,7 @@ class TestOnPrefect:
     ) -> None:
         run = self.start(prefect_api, target, process=HERE)
         later = prefect_api.create_run(target, NewRun(parameters={}))
-        assert settle(prefect_api, run.id, "because") == "Queued"
+        assert settle(prefect_api, run.id, "because") == "Recovering"
         found = prefect_api.read_run(run.id)
         assert (found.state_type, found.state_message, found.process) == (
             StateType.SCHEDULED,
@@ -103,7 +123,32 @@ class TestOnPrefect:
     def test_a_crashed_one_waits_again(self, prefect_api: PrefectApi, target: Deployment) -> None:
         run = self.start(prefect_api, target)
         prefect_api.set_state(run.id, StateType.CRASHED)
-        assert settle(prefect_api, run.id, "because") == "Queued"
+        assert settle(prefect_api, run.id, "because") == "Recovering"
+
+    @pytest.mark.parametrize("crashed", [True, False])
+    def test_one_that_dies_again_and_again_stays_crashed_and_says_what_to_do(
+        self, prefect_api: PrefectApi, target: Deployment, *, crashed: bool
+    ) -> None:
+        run = self.start(prefect_api, target)
+        for _ in range(MOST_RECOVERIES):
+            assert settle(prefect_api, run.id, "It died.") == "Recovering"
+            prefect_api.set_state(run.id, StateType.PENDING)
+            prefect_api.set_state(run.id, StateType.RUNNING)
+        if crashed:
+            prefect_api.set_state(run.id, StateType.CRASHED)
+        assert settle(prefect_api, run.id, "It died.") == "Crashed"
+        found = prefect_api.read_run(run.id)
+        assert found.state_type is StateType.CRASHED
+        assert crashed or "4 times" in found.state_message
+
+    def test_being_handed_back_by_a_worker_that_stops_is_no_recovery(
+        self, prefect_api: PrefectApi, target: Deployment
+    ) -> None:
+        run = self.start(prefect_api, target)
+        for _ in range(MOST_RECOVERIES + 2):
+            assert settle(prefect_api, run.id, "It stops.", "Handed back") == "Handed back"
+            prefect_api.set_state(run.id, StateType.PENDING)
+            prefect_api.set_state(run.id, StateType.RUNNING)
 
     def test_one_that_ended_or_waits_or_is_gone_is_left_alone(
         self, prefect_api: PrefectApi, target: Deployment

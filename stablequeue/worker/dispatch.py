@@ -1,0 +1,711 @@
+"""Which server takes which waiting run, and when: the part of the worker that decides.
+
+One for all pools of a host. Workers (one a pool, Prefect's own class below) do the taking; here is
+the limiter that honours each pool's limit and pause, the shared pool `any`, the order of runs, the
+cards and the health of the servers.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelled
+
+from stablequeue.engines import open_engine
+from stablequeue.errors import QueueError, SettingsError
+from stablequeue.flowrun import TOO_SMALL
+from stablequeue.ids import short_id
+from stablequeue.prefect_api import open_prefect
+from stablequeue.secrets import private_folder
+from stablequeue.server_blocks import SERVER_BLOCK, config_of
+from stablequeue.servers import ANY, ServerConfig
+from stablequeue.settings import Settings
+from stablequeue.wire import nothing_listens
+from stablequeue.worker.ability import Abilities, Lack
+from stablequeue.worker.ahead import may_take_ahead
+from stablequeue.worker.cards import Ask, Cards
+from stablequeue.worker.channel import Message
+from stablequeue.worker.knowledge import PoolState, ServerState, Taken
+from stablequeue.worker.mirror import Mirror, Seen, model_key
+from stablequeue.worker.policy import pick
+from stablequeue.worker.runners import Runner
+from stablequeue.worker.settling import settle
+from stablequeue.worker.tickets import Tickets
+from stablequeue.worker.waiting import Waiting
+from stablequeue.worker.warmth import Warmth
+
+if TYPE_CHECKING:
+    from stablequeue.worker.gpu_server import GpuServerWorker
+
+logger = logging.getLogger("stablequeue.worker")
+
+STATE_FILE = "worker-state.json"
+LOOK_EVERY_S = 15.0
+CHECK_EVERY_S = 60.0
+_BLOCKS_GOOD_FOR_S = 2.0
+_ROW_GOOD_FOR_S = 1.0
+_PROBE_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_AHEAD_LOOK_S = 0.1
+_BEGUN_GOOD_FOR_S = 3.0
+_TIER_NAMES = ("interactive", "normal", "bulk")
+_SPEAKS_AGAINST = {"engine_unreachable", "engine_stalled", "engine_busy"}
+
+
+class Scheduling:
+    """Decides for all pools of this host; made and used in one event loop."""
+
+    def __init__(self, settings: Settings, **warmth: Any) -> None:
+        self._settings = settings
+        self.warmth = Warmth(self._hear, self.still_there, **warmth)
+        self._client: PrefectClient = get_client()
+        self._workers: dict[str, GpuServerWorker] = {}
+        self._pools: dict[str, PoolState] = {}
+        self._servers: dict[str, ServerState] = {}
+        self._blocks: dict[str, Mapping[str, Any]] = {}
+        self._blocks_read = 0.0
+        self._blocks_reading: asyncio.Task[None] | None = None
+        self._owner: dict[str, str] = {}
+        self._earlier: Mapping[str, Any] = {}
+        self._skipped: dict[str, dict[str, Lack]] = {}
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._abilities = Abilities()
+        self._tickets = Tickets(settings, self._followed_jobs)
+        self._unsettled: dict[str, str] = {}
+        self.cards = Cards(self._settle_card, self._free_memory, others=self._others_of)
+        self._mirror: Mirror | None = None
+        self._due: asyncio.TimerHandle | None = None
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Open what is needed and begin to decide."""
+        await self._client.__aenter__()
+        await self.warmth.start()
+        self._mirror = Mirror(self._client, self._wake.set, self._pool_changed, self._suspended)
+        self._earlier = self._read_state()
+        overtaken: dict[str, Any] = self._earlier.get("overtaken") or {}
+        self._mirror.remember_overtaken(
+            {run: count for run, count in overtaken.items() if isinstance(count, int)}
+        )
+        for work in (self._decide(), self._look(), self._check()):
+            self._in_background(work)
+
+    async def close(self) -> None:
+        """End every process of ours and decide no more."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._due is not None:
+            self._due.cancel()
+        if self._mirror is not None:
+            await self._mirror.close()
+        await self.warmth.close()
+        await self._abilities.close()
+        self._tickets.close()
+        self._write_state()
+        await self._client.__aexit__(None, None, None)
+
+    async def join(self, worker: "GpuServerWorker") -> None:
+        """Serve a worker's pool."""
+        self._workers[worker.work_pool.name] = worker
+        await self._read_blocks()
+        await self._read_pools()
+        self._serve()
+
+    def leave(self, worker: "GpuServerWorker") -> None:
+        """Serve a worker's pool no more."""
+        for name in [name for name, known in self._workers.items() if known is worker]:
+            del self._workers[name]
+            self._pools.pop(name, None)
+        self._serve()
+
+    def offered(self, worker: "GpuServerWorker", runs: list[FlowRun]) -> None:
+        """Take note of runs Prefect offers: those we do not know of were missed."""
+        del worker
+        if self._mirror is not None:
+            missed = [
+                str(run.id)
+                for run in runs
+                if self._mirror.get(str(run.id)) is None and str(run.id) not in self._owner
+            ]
+            if missed:
+                self._mirror.missed(missed)
+
+    def ended(self, run_id: str) -> None:
+        """A run is over here, however it ended."""
+        alias = self._owner.pop(run_id, "")
+        server = self._servers.get(alias)
+        if server is not None:
+            server.taken.pop(run_id, None)
+        self.cards.release(run_id, settled=False)
+        self._wake.set()
+
+    def recover(self, run_id: str) -> None:
+        """Let a run whose process died wait again; blocks, so call it in a thread.
+
+        Raises:
+            PrefectError: It is settled within a minute.
+        """
+        with open_prefect(self._settings) as api:
+            settle(api, run_id, "Its process died; the job goes on from what it had begun.")
+
+    # ---- what the processes of runs say
+
+    def _hear(self, run_id: str, message: Message) -> None:
+        server = self._servers.get(self._owner.get(run_id, ""))
+        taken = server.taken.get(run_id) if server is not None else None
+        match message.get("card"):
+            case "ask":
+                self._ask_card(run_id, message)
+            case "tail":
+                self.cards.nearly_done(run_id)
+            case "release":
+                if taken is not None:
+                    taken.released = True
+                self.cards.release(run_id, settled=not message.get("unsettled"))
+                self._wake.set()
+            case _:
+                self._learn(run_id, server, taken, message)
+
+    def _learn(
+        self, run_id: str, server: ServerState | None, taken: Taken | None, message: Message
+    ) -> None:
+        if server is None:
+            alias = str(message.get("server") or "")
+            server = self._servers.get(alias)
+            if server is None:
+                return
+        if "progress" in message and taken is not None:
+            taken.progress = float(message["progress"])
+            if taken.progress > 0:
+                self._wake.set()
+        if "made_s" in message:
+            server.faults = 0
+            checkpoint = model_key(str(message.get("checkpoint") or ""))
+            server.measured(checkpoint, float(message["made_s"]))
+        if "prepared_s" in message:
+            server.prepare_s = 0.7 * server.prepare_s + 0.3 * float(message["prepared_s"])
+        if "unsettled" in message:
+            self._unsettled[run_id] = str(message["unsettled"])
+            self._in_background(self._finish_cancelled(run_id, server))
+        if (fault := str(message.get("fault") or "")) in _SPEAKS_AGAINST:
+            self._quarantine(server, str(message.get("why") or fault))
+
+    def _ask_card(self, run_id: str, message: Message) -> None:
+        runner = self._runner_of(run_id)
+        if runner is None:
+            return
+        about: Mapping[str, Any] = message.get("about") or {}
+
+        def grant() -> None:
+            server = self._servers.get(str(message["server"]))
+            if server is not None and (taken := server.taken.get(run_id)) is not None:
+                taken.granted_at = time.monotonic()
+            runner.say({"card": "granted"})
+
+        ask = Ask(
+            run=run_id,
+            job=str(about.get("job") or ""),
+            server=str(message["server"]),
+            depth=int(message.get("depth") or 1),
+            grant=grant,
+        )
+        self.cards.ask(str(message["key"]), ask)
+
+    def _runner_of(self, run_id: str) -> Runner | None:
+        return next((one for one in self.warmth.runners.all if one.run == run_id), None)
+
+    def _suspended(self, run_id: str) -> None:
+        """Tell a run's process that the run was suspended from outside."""
+        if (runner := self._runner_of(run_id)) is not None:
+            runner.say({"suspended": run_id})
+
+    # ---- deciding
+
+    async def _decide(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                again_in = await self._decide_once()
+            except (httpx.HTTPError, OSError, QueueError) as error:
+                logger.warning("waiting runs are not looked at: %s", error)
+                again_in = 1.0
+            self._look_again(again_in)
+
+    def _look_again(self, seconds: float | None) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if seconds is not None:
+            self._due = asyncio.get_running_loop().call_later(max(0.0, seconds), self._wake.set)
+
+    async def _decide_once(self) -> float | None:
+        """Let every server take what it may; return in how many seconds to look again."""
+        if self._mirror is None:
+            return None
+        now = datetime.now(UTC).timestamp()
+        again: list[float] = []
+        due: list[Seen] = []
+        for seen in self._mirror.runs:
+            if seen.waiting.place <= now:
+                due.append(seen)
+            else:
+                again.append(seen.waiting.place - now)
+        due.sort(key=lambda seen: seen.waiting.standing)
+        took = bool(due)
+        while took:
+            took = False
+            for server in sorted(self._servers.values(), key=lambda one: len(one.taken)):
+                chosen, wait = await self._choose(server, due)
+                if wait is not None:
+                    again.append(wait)
+                if chosen is not None:
+                    due = [seen for seen in due if seen is not chosen]
+                    took = True
+        due = self._let_refuse(due)
+        again += self._asked_again_in(due)
+        return min(again, default=None)
+
+    async def _choose(
+        self, server: ServerState, due: list[Seen]
+    ) -> tuple[Seen | None, float | None]:
+        """Have a server take one run, if it may; the other value is when to look again."""
+        own = self._pools.get(server.alias)
+        if own is None or own.paused or server.quarantined:
+            return None, None
+        limit = server.limit(own)
+        if len(server.taken) >= limit:
+            return None, None
+        shared = may_take_ahead(
+            server.running(time.monotonic()),
+            server.card,
+            limit,
+            prepare_s=server.prepare_s,
+            shared=True,
+        )
+        fit = {
+            seen.waiting.run_id: seen
+            for seen in due
+            if self._is_for(seen, server, own, shared=shared)
+        }
+        wait = None if shared or not due else _AHEAD_LOOK_S
+        while fit:
+            picked = pick([seen.waiting for seen in fit.values()], server.card)
+            if picked is None:
+                break
+            seen = fit.pop(picked.run.run_id)
+            if seen.pool == ANY and (lack := await self._lack(server, seen)).reason:
+                self._skip(seen, server.alias, lack)
+                continue
+            if self._mirror is None or self._mirror.get(seen.waiting.run_id) is not seen:
+                continue  # it went, or changed, while the server was asked
+            self._mirror.overtaken(picked.overtakes)
+            self._take(server, seen)
+            return seen, wait
+        return None, wait
+
+    def _is_for(self, seen: Seen, server: ServerState, own: PoolState, *, shared: bool) -> bool:
+        """Whether a server may take a run as far as pools, tiers and earlier answers go."""
+        if seen.pool == server.alias:
+            return not _tier_stopped(own, seen.waiting)
+        return seen.pool == ANY and shared and self._may_go_to(seen, server)
+
+    def _candidates(self, seen: Seen) -> list[ServerState]:
+        """Return the servers a run of `any` may go to at all, busy or not."""
+        wanted = str(seen.request.get("server") or ANY)
+        sections: object = seen.request.get("sections")
+        kinds = set[str]()
+        if isinstance(sections, dict):
+            kinds = set(cast("Mapping[str, Any]", sections))
+        real = any(not server.config.sandbox for server in self._servers.values())
+        return [
+            server
+            for server in self._servers.values()
+            if server.alias in self._pools
+            and wanted in {ANY, server.alias}
+            and (not kinds or server.config.type in kinds)
+            and not (real and server.config.sandbox and wanted == ANY)
+        ]
+
+    def _may_go_to(self, seen: Seen, server: ServerState) -> bool:
+        pool = self._pools.get(ANY)
+        own = self._pools[server.alias]
+        if pool is None or pool.paused:
+            return False
+        if _tier_stopped(pool, seen.waiting) or _tier_stopped(own, seen.waiting):
+            return False
+        lack = self._skipped.get(seen.waiting.run_id, {}).get(server.alias)
+        if lack is not None and time.monotonic() < lack.until:
+            return False
+        return server in self._candidates(seen)
+
+    async def _lack(self, server: ServerState, seen: Seen) -> Lack:
+        """Say why a server cannot have a run of `any`."""
+        if seen.again:
+            begun = await self._tickets.begun_on(seen.waiting.job_id)
+            begun -= {one.alias for one in self._servers.values() if one.has_forgotten}
+            if begun and server.alias not in begun:
+                reason = f"may still be running on {', '.join(sorted(begun))}"
+                return Lack(reason, until=time.monotonic() + _BEGUN_GOOD_FOR_S)
+            if begun:
+                return Lack()
+        if f"{TOO_SMALL}{server.alias}" in seen.tags:
+            reason = "its card has not enough memory for this job"
+            return Lack(reason, True, time.monotonic() + LOOK_EVERY_S)
+        if len(self._candidates(seen)) == 1:
+            return Lack()  # the flow finds out, and says what is lacking
+        return await self._abilities.lacks(server.config, seen.request)
+
+    def _skip(self, seen: Seen, alias: str, lack: Lack) -> None:
+        known = self._skipped.setdefault(seen.waiting.run_id, {})
+        before = known.get(alias)
+        known[alias] = lack
+        if before is None or before.reason != lack.reason:
+            logger.info("job=%s not on %s: %s", short_id(seen.waiting.job_id), alias, lack.reason)
+
+    def _let_refuse(self, due: list[Seen]) -> list[Seen]:
+        """Start runs of `any` that no server can do: the flow says what each lacks, and fails."""
+        left: list[Seen] = []
+        for seen in due:
+            names = {server.alias for server in self._candidates(seen)}
+            lacks = self._skipped.get(seen.waiting.run_id, {})
+            nobody = all(alias in lacks and lacks[alias].final for alias in names)
+            pool = self._pools.get(ANY)
+            if seen.pool == ANY and nobody and pool is not None and not pool.paused:
+                self._skipped.pop(seen.waiting.run_id, None)
+                self._take(None, seen)
+            elif seen.pool != ANY and seen.pool not in self._servers:
+                self._take(None, seen)  # a pool of somebody's own, or a server just forgotten
+            else:
+                left.append(seen)
+        return left
+
+    def _asked_again_in(self, due: list[Seen]) -> list[float]:
+        """Return in how many seconds what a server lacks for these runs may have changed."""
+        now = time.monotonic()
+        lacks = [
+            lack
+            for seen in due
+            for lack in self._skipped.get(seen.waiting.run_id, {}).values()
+            if not lack.final
+        ]
+        return [lack.until - now for lack in lacks if lack.until > now]
+
+    def _take(self, server: ServerState | None, seen: Seen) -> None:
+        worker, waiting = self._workers.get(seen.pool), seen.waiting
+        if worker is None or self._mirror is None:
+            return
+        self._mirror.forget(waiting.run_id)
+        self._skipped.pop(waiting.run_id, None)
+        self._owner[waiting.run_id] = server.alias if server else ""
+        if server is not None:
+            server.taken[waiting.run_id] = Taken(
+                run_id=waiting.run_id,
+                job_id=waiting.job_id,
+                pool=seen.pool,
+                checkpoint=waiting.checkpoint,
+                pictures=waiting.pictures,
+            )
+            if waiting.checkpoint:
+                server.used(waiting.checkpoint)
+        self._in_background(self._start(worker, server, seen))
+
+    async def _start(
+        self, worker: "GpuServerWorker", server: ServerState | None, seen: Seen
+    ) -> None:
+        run_id = seen.waiting.run_id
+        try:
+            flow_run = await self._fresh(seen)
+            if flow_run is None:
+                self.ended(run_id)
+                return
+            blocks = asyncio.create_task(self._known_blocks())
+            self._in_background(blocks)
+
+            async def give() -> Mapping[str, Any]:
+                alias = server.alias if server else ""
+                return {"server": alias, "pool": seen.pool, "servers": await blocks}
+
+            await worker.take(flow_run, give)
+        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            logger.warning("job=%s not started: %s", short_id(seen.waiting.job_id), error)
+            self.ended(run_id)
+            await asyncio.sleep(1.0)
+            if self._mirror is not None:
+                self._mirror.look_at([run_id])
+
+    async def _fresh(self, seen: Seen) -> FlowRun | None:
+        """Return the run as it is now; None if it does not wait any more."""
+        age = asyncio.get_running_loop().time() - seen.read_at
+        if age <= _ROW_GOOD_FOR_S and (known := seen.flow_run()) is not None:
+            return known
+        try:
+            flow_run = await self._client.read_flow_run(UUID(seen.waiting.run_id))
+        except ObjectNotFound:
+            return None
+        return flow_run if flow_run.state is not None and flow_run.state.is_scheduled() else None
+
+    # ---- what Prefect knows
+
+    async def _look(self) -> None:
+        """Now and then look at what no event tells."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            with suppress(httpx.HTTPError, OSError):
+                await self._read_blocks()
+                await self._read_pools()
+                self._serve()
+            self._write_state()
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            with suppress(httpx.HTTPError, OSError):
+                if self._mirror is not None:
+                    await self._mirror.check()
+
+    def _pool_changed(self, resource: str) -> None:
+        del resource
+        self._in_background(self._reread_pools())
+
+    async def _reread_pools(self) -> None:
+        with suppress(httpx.HTTPError, OSError):
+            await self._read_pools()
+            self._wake.set()
+
+    async def _read_pools(self) -> None:
+        names = list(self._workers)
+        body = {"work_pools": {"name": {"any_": names}}, "limit": 200}
+        answer = await self._client.request("POST", "/work_pools/filter", json=body)
+        rows: list[Mapping[str, Any]] = answer.json()
+        queues = await asyncio.gather(*(self._stopped_tiers(str(row["name"])) for row in rows))
+        self._pools = {
+            str(row["name"]): PoolState(
+                id=str(row["id"]),
+                name=str(row["name"]),
+                paused=bool(row.get("is_paused")),
+                limit=row.get("concurrency_limit"),
+                stopped_tiers=stopped,
+            )
+            for row, stopped in zip(rows, queues, strict=True)
+            if str(row["name"]) in self._workers
+        }
+
+    async def _stopped_tiers(self, pool: str) -> frozenset[str]:
+        try:
+            answer = await self._client.request(
+                "POST",
+                "/work_pools/{work_pool_name}/queues/filter",
+                path_params={"work_pool_name": pool},
+                json={},
+            )
+        except (ObjectNotFound, PrefectHTTPStatusError):
+            return frozenset()
+        rows: list[Mapping[str, Any]] = answer.json()
+        return frozenset(str(row["name"]) for row in rows if row.get("is_paused"))
+
+    async def _known_blocks(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the saved servers, fresh if Prefect answers."""
+        try:
+            await self._fresh_blocks()
+        except (httpx.HTTPError, OSError) as error:
+            logger.warning("saved servers cannot be read, those known are used: %s", error)
+        return self._blocks
+
+    async def _fresh_blocks(self) -> None:
+        """Have the saved servers no older than a moment; runs that start together share it."""
+        if time.monotonic() - self._blocks_read < _BLOCKS_GOOD_FOR_S:
+            return
+        if self._blocks_reading is None or self._blocks_reading.done():
+            self._blocks_reading = asyncio.create_task(self._read_blocks())
+        await self._blocks_reading
+
+    async def _read_blocks(self) -> None:
+        try:
+            documents = await self._client.read_block_documents_by_type(
+                SERVER_BLOCK, include_secrets=True, limit=200
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != HTTPStatus.NOT_FOUND:
+                raise
+            documents = []  # the block type is not registered: no server was ever saved
+        self._blocks_read = time.monotonic()
+        self._blocks = {document.name or "": document.data for document in documents}
+        configs: dict[str, ServerConfig] = {}
+        for alias, data in self._blocks.items():
+            try:
+                configs[alias] = config_of(alias, data)
+            except SettingsError as error:
+                logger.debug("%s", error)
+        for alias in [alias for alias in self._servers if alias not in configs]:
+            del self._servers[alias]
+        for alias, config in configs.items():
+            known = self._servers.get(alias)
+            if known is None:
+                self._servers[alias] = state = ServerState(config)
+                told: Mapping[str, Mapping[str, Any]] = self._earlier.get("servers") or {}
+                state.recall(told.get(alias) or {})
+            elif known.config != config:
+                known.config = config
+                known.quarantined = ""
+                self._skipped.clear()
+
+    def _serve(self) -> None:
+        if self._mirror is not None:
+            self._mirror.serve({pool.name: pool.id for pool in self._pools.values()})
+        self._wake.set()
+
+    # ---- cards and health
+
+    def _followed_jobs(self) -> set[str]:
+        return {
+            taken.job_id for server in self._servers.values() for taken in server.taken.values()
+        }
+
+    def still_there(self, run_id: str) -> bool:
+        """Whether a cancelled run's remote job is not known to have stopped yet."""
+        return run_id in self._unsettled
+
+    async def _finish_cancelled(self, run_id: str, server: ServerState) -> None:
+        """Ask a cancelled job's server until it has stopped; only then it says Cancelled."""
+        job_id = self._unsettled[run_id]
+        self.cards.unsettled(server.config.card_key)
+        try:
+            await self._tickets.settle_job(server.config, job_id)
+        finally:
+            self._unsettled.pop(run_id, None)
+        try:
+            run = await self._client.read_flow_run(UUID(run_id))
+            if run.state is not None and run.state.is_cancelling():
+                state = Cancelled(message="Cancelled by a person")
+                await self._client.set_flow_run_state(UUID(run_id), state, force=True)
+        except (ObjectNotFound, httpx.HTTPError) as error:
+            logger.warning("job=%s is left to be settled: %s", short_id(job_id), error)
+
+    async def _settle_card(self, key: str, server: str, job: str) -> None:
+        del server
+        on_card = [one.config for one in self._servers.values() if one.config.card_key == key]
+        await self._tickets.settle(on_card, job)
+
+    def _others_of(self, key: str, alias: str) -> list[str]:
+        return [
+            one.alias
+            for one in self._servers.values()
+            if one.config.card_key == key and one.alias != alias
+        ]
+
+    async def _free_memory(self, alias: str) -> None:
+        """Ask a server to give the card's memory back before another one uses it."""
+        state = self._servers.get(alias)
+        if state is None:
+            return
+        state.loaded = ()
+        try:
+            async with asyncio.timeout(15), open_engine(state.config) as engine:
+                free = getattr(engine, "free_memory", None)
+                if free is not None:
+                    await free()
+        except (QueueError, TimeoutError) as error:
+            logger.warning("%s does not free its memory: %s", alias, error)
+
+    def _quarantine(self, server: ServerState, why: str) -> None:
+        server.faults += 1
+        if server.quarantined:
+            return
+        server.quarantined = why
+        logger.warning("%s gets no jobs until it answers again: %s", server.alias, why)
+        self._in_background(self._probe_until_well(server))
+
+    async def _probe_until_well(self, server: ServerState) -> None:
+        for wait in _waits(server.faults):
+            await asyncio.sleep(wait)
+            if self._servers.get(server.alias) is not server or not server.quarantined:
+                return
+            try:
+                async with asyncio.timeout(10), open_engine(server.config) as engine:
+                    await engine.probe()
+            except (QueueError, TimeoutError) as error:
+                server.quarantined = str(error)
+                self._note_silence(server, error)
+                continue
+            logger.info("%s answers again", server.alias)
+            server.silent_since = 0.0
+            server.quarantined = ""
+            self._wake.set()
+            return
+
+    def _note_silence(self, server: ServerState, error: Exception) -> None:
+        """Take note that nothing listens at a server's address: its process has ended."""
+        if not nothing_listens(error):
+            server.silent_since = 0.0
+            return
+        server.silent_since = server.silent_since or time.monotonic()
+        if server.has_forgotten:
+            self._wake.set()
+
+    # ---- what others may read
+
+    def _read_state(self) -> Mapping[str, Any]:
+        try:
+            path = self._settings.run_folder / STATE_FILE
+            data: object = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return cast("Mapping[str, Any]", data) if isinstance(data, dict) else {}
+
+    def _write_state(self) -> None:
+        mirror = self._mirror
+        state = {
+            "servers": {alias: server.to_json() for alias, server in self._servers.items()},
+            "overtaken": {
+                seen.waiting.run_id: seen.waiting.overtaken
+                for seen in (mirror.runs if mirror else ())
+                if seen.waiting.overtaken
+            },
+            "skipped": {
+                run: {alias: lack.reason for alias, lack in lacks.items()}
+                for run, lacks in self._skipped.items()
+            },
+            "written": datetime.now(UTC).timestamp(),
+        }
+        path = private_folder(self._settings.run_folder) / STATE_FILE
+        draft = path.with_suffix(".part")
+        try:
+            draft.write_text(json.dumps(state), encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", path, error)
+
+    def _in_background(self, work: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Future[Any]") -> None:
+        self._tasks.discard(cast("asyncio.Task[Any]", task))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a part of the worker failed", exc_info=error)
+
+
+def _tier_stopped(pool: PoolState, waiting: Waiting) -> bool:
+    return _TIER_NAMES[waiting.tier] in pool.stopped_tiers
+
+
+def _waits(faults: int) -> "list[float]":
+    """Seconds between looks at an ill server: longer each time, and after each relapse."""
+    first = min(max(0, faults - 1), len(_PROBE_AGAIN_S) - 1)
+    steps = list(_PROBE_AGAIN_S[first:])
+    return steps + [_PROBE_AGAIN_S[-1]] * 100_000

@@ -1,0 +1,299 @@
+"""Which server takes which run: limits, pauses, tiers, the shared pool, health."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from stablequeue.servers import ANY, ServerConfig
+from stablequeue.settings import Settings
+from stablequeue.worker import dispatch
+from stablequeue.worker.ability import Lack
+from stablequeue.worker.dispatch import Scheduling
+from stablequeue.worker.knowledge import PoolState, ServerState
+from stablequeue.worker.mirror import Seen, model_key, models_of
+from stablequeue.worker.waiting import Waiting
+
+NOW = datetime.now(UTC).timestamp()
+
+
+def seen(run: str, pool: str, *, place: float = -100.0, tier: int = 1, **request: Any) -> Seen:
+    waiting = Waiting(
+        run_id=run,
+        job_id=f"job-{run}",
+        tier=tier,
+        place=NOW + place,
+        created=NOW + place,
+        models=models_of(request),
+    )
+    return Seen(waiting=waiting, pool=pool, request=request, row=None)
+
+
+class Runs:
+    """The mirror's part that deciding uses."""
+
+    def __init__(self, *runs: Seen) -> None:
+        self.seen = {run.waiting.run_id: run for run in runs}
+        self.passed: list[str] = []
+
+    @property
+    def runs(self) -> Iterable[Seen]:
+        return list(self.seen.values())
+
+    def get(self, run: str) -> Seen | None:
+        return self.seen.get(run)
+
+    def forget(self, run: str) -> Seen | None:
+        return self.seen.pop(run, None)
+
+    def overtaken(self, runs: Iterable[str]) -> None:
+        self.passed += runs
+
+
+class Asked:
+    """Servers that can do everything but what a test says."""
+
+    def __init__(self) -> None:
+        self.lacking: dict[str, Lack] = {}
+
+    async def lacks(self, server: ServerConfig, request: Mapping[str, Any]) -> Lack:
+        del request
+        return self.lacking.get(server.alias, Lack())
+
+
+class Tried(Scheduling):
+    """Notes what it would start instead of starting it."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.started: list[tuple[str, str]] = []
+
+    async def _start(self, worker: Any, server: ServerState | None, seen: Seen) -> None:
+        del worker
+        self.started.append((seen.waiting.run_id, server.alias if server else ""))
+
+
+class Bench:
+    """Scheduling with servers a test makes up."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.scheduling = Tried(settings)
+        self.asked = Asked()
+        self.state: Any = self.scheduling
+        self.state._abilities = self.asked
+        self.pool(ANY)
+
+    def pool(self, name: str, **more: Any) -> None:
+        self.state._pools[name] = PoolState(f"id-{name}", name, **more)
+        self.state._workers[name] = object()
+
+    def server(self, alias: str, kind: str = "comfyui", **more: Any) -> ServerState:
+        config = ServerConfig.model_validate(
+            {"alias": alias, "type": kind, "url": "http://127.0.0.1:1", **more}
+        )
+        made = ServerState(config, picture_s=10.0)
+        self.state._servers[alias] = made
+        self.pool(alias)
+        return made
+
+    async def decide(self, *runs: Seen) -> list[tuple[str, str]]:
+        self.state._mirror = Runs(*runs)
+        self.again = await self.state._decide_once()
+        await asyncio.sleep(0)
+        return self.scheduling.started
+
+    def end(self, run: str) -> None:
+        self.scheduling.ended(run)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    def nothing(*_arguments: object, **_options: object) -> Any:
+        return cast("Any", object())
+
+    monkeypatch.setattr(dispatch, "get_client", nothing)
+    monkeypatch.setattr(dispatch, "Warmth", nothing)
+    return Bench(Settings(home=tmp_path))
+
+
+async def test_a_server_takes_its_own_runs_in_order_up_to_its_limit(bench: Bench) -> None:
+    bench.server("gpu")
+    runs = [seen(f"r{n}", "gpu", place=-100 + n) for n in range(4)]
+    assert await bench.decide(*reversed(runs)) == [("r0", "gpu"), ("r1", "gpu")]
+    bench.end("r0")
+    assert (await bench.decide(*runs[2:]))[2:] == [("r2", "gpu")]
+
+
+async def test_a_pool_with_limit_one_gets_one_at_a_time(bench: Bench) -> None:
+    bench.server("gpu")
+    bench.pool("gpu", limit=1)
+    assert await bench.decide(seen("a", "gpu"), seen("b", "gpu")) == [("a", "gpu")]
+
+
+@pytest.mark.parametrize("which", ["gpu", ANY])
+async def test_a_paused_pool_gives_nothing_away(bench: Bench, which: str) -> None:
+    bench.server("gpu")
+    bench.pool(which, paused=True)
+    assert await bench.decide(seen("a", which)) == []
+
+
+async def test_a_paused_server_takes_nothing_from_the_shared_pool_either(bench: Bench) -> None:
+    bench.server("slow")
+    bench.server("gpu")
+    bench.pool("gpu", paused=True)
+    assert await bench.decide(seen("a", ANY)) == [("a", "slow")]
+
+
+async def test_a_paused_tier_waits_and_the_others_go_on(bench: Bench) -> None:
+    bench.server("gpu")
+    bench.pool("gpu", stopped_tiers=frozenset({"normal"}))
+    runs = [seen("normal", "gpu"), seen("bulk", "gpu", tier=2)]
+    assert await bench.decide(*runs) == [("bulk", "gpu")]
+
+
+async def test_a_run_that_is_not_due_is_looked_at_when_it_is(bench: Bench) -> None:
+    bench.server("gpu")
+    assert await bench.decide(seen("later", "gpu", place=500.0)) == []
+    assert bench.again == pytest.approx(500.0, abs=30)
+
+
+async def test_runs_for_any_spread_over_the_servers_and_none_is_taken_ahead(bench: Bench) -> None:
+    bench.server("a")
+    bench.server("b")
+    started = await bench.decide(*[seen(f"r{n}", ANY, place=-100 + n) for n in range(5)])
+    assert sorted(server for _, server in started) == ["a", "b"]
+    assert [run for run, _ in started] == ["r0", "r1"]
+    assert bench.again is not None
+    assert bench.again < 1, "the last pictures may end any moment"
+
+
+async def test_one_is_taken_ahead_from_the_shared_pool_once_the_last_is_nearly_done(
+    bench: Bench,
+) -> None:
+    server = bench.server("a")
+    runs = [seen("r0", ANY, place=-9), seen("r1", ANY, place=-8)]
+    assert await bench.decide(*runs) == [("r0", "a")]
+    taken = server.taken["r0"]
+    taken.granted_at, taken.progress = time.monotonic() - 9.9, 0.99
+    assert (await bench.decide(runs[1]))[1:] == [("r1", "a")]
+
+
+async def test_a_server_of_another_kind_than_the_job_needs_is_passed_over(bench: Bench) -> None:
+    bench.server("a-comfy", "comfyui")
+    bench.server("b-forge", "forge")
+    run = seen("r", ANY, sections={"forge": {}})
+    assert await bench.decide(run) == [("r", "b-forge")]
+
+
+async def test_a_server_that_lacks_something_is_passed_over_and_says_why(bench: Bench) -> None:
+    bench.server("a")
+    bench.server("b")
+    bench.asked.lacking["a"] = Lack("no such model", final=True, until=time.monotonic() + 60)
+    assert await bench.decide(seen("r", ANY)) == [("r", "b")]
+
+
+async def test_a_job_nobody_can_do_is_started_so_that_it_says_so(bench: Bench) -> None:
+    for alias in ("a", "b"):
+        bench.server(alias)
+        bench.asked.lacking[alias] = Lack("lacks it", final=True, until=time.monotonic() + 60)
+    assert await bench.decide(seen("r", ANY)) == [("r", "")]
+
+
+async def test_a_job_waits_for_a_server_that_is_only_away(bench: Bench) -> None:
+    bench.server("a")
+    bench.server("b")
+    bench.asked.lacking["a"] = Lack("lacks it", final=True, until=time.monotonic() + 60)
+    bench.asked.lacking["b"] = Lack("does not answer", until=time.monotonic() + 60)
+    assert await bench.decide(seen("r", ANY)) == []
+
+
+async def test_a_server_in_quarantine_gets_nothing_and_nothing_waits_for_it(bench: Bench) -> None:
+    ill = bench.server("a")
+    bench.server("b")
+    ill.quarantined = "it does not answer"
+    runs = [seen("own", "a"), seen("shared", ANY)]
+    assert await bench.decide(*runs) == [("shared", "b")]
+
+
+async def test_a_fault_that_speaks_against_a_server_puts_it_in_quarantine(bench: Bench) -> None:
+    server = bench.server("a")
+    await bench.decide(seen("r", "a"))
+    bench.state._hear("r", {"told": "r", "fault": "model_missing", "why": "x"})
+    assert not server.quarantined
+    bench.state._hear("r", {"told": "r", "fault": "engine_unreachable", "why": "gone"})
+    assert server.quarantined == "gone"
+    for task in bench.state._tasks:
+        task.cancel()
+
+
+async def test_real_servers_spare_the_sandbox_unless_it_is_named(bench: Bench) -> None:
+    bench.server("a-sandbox", sandbox=True)
+    bench.server("real")
+    named = seen("named", ANY, server="a-sandbox")
+    started = await bench.decide(seen("r", ANY, place=-200), named)
+    assert sorted(started) == [("named", "a-sandbox"), ("r", "real")]
+
+
+async def test_runs_whose_checkpoint_is_loaded_go_first_and_the_others_are_told(
+    bench: Bench,
+) -> None:
+    server = bench.server("gpu")
+    server.used("b")
+    bench.pool("gpu", limit=1)
+    runs = [
+        seen("first", "gpu", place=-50, checkpoint="a.safetensors"),
+        *[
+            seen(f"b{n}", "gpu", place=-40 + n, checkpoint="dir/b.safetensors [abc]")
+            for n in range(9)
+        ],
+    ]
+    assert await bench.decide(*runs) == [("b0", "gpu")]
+    assert bench.state._mirror.passed == ["first"]
+
+
+async def test_a_run_of_somebodys_own_pool_is_simply_started(bench: Bench) -> None:
+    bench.pool("mine")
+    assert await bench.decide(seen("r", "mine")) == [("r", "")]
+
+
+async def test_a_job_that_may_run_somewhere_goes_on_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.server("a")
+    bench.server("b")
+
+    async def begun_on(job: str) -> set[str]:
+        assert job == "job-r"
+        return {"b"}
+
+    monkeypatch.setattr(bench.state._tickets, "begun_on", begun_on)
+    assert await bench.decide(replace(seen("r", ANY), again=True)) == [("r", "b")]
+
+
+async def test_what_the_host_knows_is_written_for_others_and_read_again(bench: Bench) -> None:
+    server = bench.server("gpu")
+    server.used("a")
+    server.measured("a", 3.0)
+    bench.state._mirror = Runs(seen("r", "gpu"))
+    bench.state._write_state()
+    told = bench.state._read_state()
+    assert told["servers"]["gpu"]["loaded"] == ["a"]
+    assert told["servers"]["gpu"]["picture_s"] == pytest.approx(server.picture_s, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("sd_xl_base_1.0.safetensors", "sd_xl_base_1.0"),
+        ("sub dir\\Other Model (v1) [x].ckpt", "other model (v1)"),
+        ("a/b.safetensors [31e35c80fc]", "b"),
+        ("plain", "plain"),
+    ],
+)
+def test_spellings_of_one_model_have_one_key(name: str, key: str) -> None:
+    assert model_key(name) == key

@@ -1,0 +1,103 @@
+"""Lending warm processes; no process is started here but where a test says so."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from typing_extensions import override
+
+from stablequeue.errors import Refused
+from stablequeue.worker.channel import Message
+from stablequeue.worker.runners import CAN_FORK, Runner, Runners
+
+
+def _hear(runner: Runner, message: Message) -> None:
+    del runner, message
+
+
+class Slow(Runners):
+    """Its processes are ready when `may_start` says so, and none stands ready before."""
+
+    def __init__(self) -> None:
+        super().__init__(_hear, spare=0)
+        self.may_start = asyncio.Event()
+        self.fails = False
+
+    @override
+    async def _start_one(self) -> Runner:
+        await self.may_start.wait()
+        if self.fails:
+            message = "no memory"
+            raise Refused(message)
+        return self._new(reusable=True)
+
+    @override
+    async def _wait_ready(self, runner: Runner) -> None:
+        del runner
+
+
+async def _taken(runners: Runners) -> "asyncio.Task[Runner]":
+    taking = asyncio.create_task(runners.take())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not taking.done()
+    return taking
+
+
+async def test_a_run_that_waits_for_a_new_process_gets_one_that_becomes_free_earlier() -> None:
+    runners = Slow()
+    runners.may_start.set()
+    busy = await runners.take()
+    runners.may_start.clear()
+    first, second = await _taken(runners), await _taken(runners)
+    runners.give_back(busy)
+    assert await first is busy
+    runners.may_start.set()
+    assert await second is not busy
+
+
+async def test_who_does_not_wait_any_more_takes_no_process_from_others() -> None:
+    runners = Slow()
+    gone, other = await _taken(runners), await _taken(runners)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    runners.may_start.set()
+    one = await other
+    assert await runners.take() is not one
+
+
+async def test_a_process_that_cannot_be_started_is_told_to_who_waits_for_it() -> None:
+    runners = Slow()
+    runners.fails = True
+    waiting = await _taken(runners)
+    runners.may_start.set()
+    with pytest.raises(Refused, match="no memory"):
+        await waiting
+
+
+async def _template(runners: Runners, *, other_than: int) -> int:
+    async with asyncio.timeout(80):
+        while runners.template_pid in {0, other_than}:  # noqa: ASYNC110 - a process tells nobody
+            await asyncio.sleep(0.05)
+    return runners.template_pid
+
+
+@pytest_asyncio.fixture
+async def forked(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runners]:
+    """Give real processes, forked from a template; no run is given to them."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    runners = Runners(_hear)
+    await runners.start()
+    yield runners
+    await runners.close()
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="forks")
+@pytest.mark.timeout(180)
+async def test_a_killed_template_is_replaced_before_somebody_needs_it(forked: Runners) -> None:
+    before = await _template(forked, other_than=0)
+    os.kill(before, signal.SIGKILL)
+    await _template(forked, other_than=before)
