@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest house bench format wheel docs clean
+.PHONY: help setup demo test check lint types pytest house chaos bench format wheel docs clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -47,13 +47,16 @@ types: $(STAMP)
 
 pytest: $(STAMP)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) -m "not live and not prefect"
-	$(BIN)/coverage run -m pytest -m "prefect and not live and not house"
+	$(BIN)/coverage run -m pytest -n $(JOBS) -m "not live and not prefect and not chaos"
+	$(BIN)/coverage run -m pytest -m "prefect and not live and not house and not chaos"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 house: $(STAMP)  ## Kill and cancel in a whole installation (minutes; wants a quiet machine)
 	$(BIN)/python -m pytest -m house
+
+chaos: $(STAMP)  ## Kill everything at moments of a seed, printed (SEED=n repeats one); minutes
+	$(BIN)/python -m pytest -s -m chaos tests/chaos
 
 bench: $(STAMP)  ## Measure, print the table and write docs/benchmarks.md's figures
 	$(BIN)/python -m benchmarks.run
