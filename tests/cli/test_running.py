@@ -65,8 +65,9 @@ def test_up_runs_with_the_settings_in_force(
 ) -> None:
     used: list[Settings] = []
 
-    def runs(settings: Settings, *, say: object) -> int:
+    def runs(settings: Settings, *, say: object, paused: bool) -> int:
         assert callable(say)
+        assert not paused
         say("Ready.")
         used.append(settings)
         return 0
