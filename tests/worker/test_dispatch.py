@@ -19,16 +19,15 @@ from stablequeue.worker.knowledge import PoolState, ServerState
 from stablequeue.worker.mirror import Seen, model_key, models_of
 from stablequeue.worker.waiting import Waiting
 
-NOW = datetime.now(UTC).timestamp()
-
 
 def seen(run: str, pool: str, *, place: float = -100.0, tier: int = 1, **request: Any) -> Seen:
+    now = datetime.now(UTC).timestamp()
     waiting = Waiting(
         run_id=run,
         job_id=f"job-{run}",
         tier=tier,
-        place=NOW + place,
-        created=NOW + place,
+        place=now + place,
+        created=now + place,
         models=models_of(request),
     )
     return Seen(waiting=waiting, pool=pool, request=request, row=None)
