@@ -7,8 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -114,43 +114,73 @@ class House:
 
     def memory_mb(self) -> dict[str, float]:
         """Return the proportional set size of its processes, in MiB; empty without /proc."""
-        found: dict[str, float] = {}
-        for pid in self._processes():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            except OSError:
-                continue
-            (pss,) = [int(line.split()[1]) for line in lines if line.startswith("Pss:")]
-            modules = [word for word in command if word.startswith("stablequeue.")]
-            name = modules[-1].removeprefix("stablequeue.") if modules else command[0]
-            found[name] = found.get(name, 0.0) + pss / 1024
-        return found
+        return memory_by_module(self._roots())
+
+    def cpu(self) -> dict[str, float]:
+        """Return the CPU seconds of its processes, and of those they have waited for, by module."""
+        return cpu_by_module(self._roots())
 
     def cpu_s(self) -> float:
-        """Return the CPU seconds of its processes, and of those they have waited for."""
-        total = 0
-        for pid in self._processes():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += sum(map(int, fields[11:15]))
-        return total / _TICKS
+        """Return the CPU seconds of everything."""
+        return sum(self.cpu().values())
 
     def database_kib(self) -> float:
         """Return how much of Prefect's database is in use, in KiB."""
-        file = self.home / "prefect" / "prefect.db"
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        return used_kib(self.home / "prefect" / "prefect.db")
 
-            def ask(name: str) -> int:
-                value: int = database.execute(f"PRAGMA {name}").fetchone()[0]
-                return value
+    def _roots(self) -> dict[str, int]:
+        return {"": self.process.pid} if self.process is not None else {}
 
-            return (ask("page_count") - ask("freelist_count")) * ask("page_size") / 1024
 
-    def _processes(self) -> list[int]:
-        if self.process is None or not Path("/proc/self/task").exists():
-            return []
-        found = [self.process.pid]
-        for pid in found:  # grows while it is walked
-            for task in Path(f"/proc/{pid}/task").glob("*/children"):
-                found += [int(word) for word in task.read_text().split()]
-        return found
+def memory_by_module(roots: Mapping[str, int]) -> dict[str, float]:
+    """Return the proportional set size of some processes and their children, in MiB.
+
+    Args:
+        roots: Process ids by a name, for those whose command says no module of ours.
+    """
+    found: dict[str, float] = {}
+    for pid, name in _processes(roots):
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            (pss,) = [int(line.split()[1]) for line in lines if line.startswith("Pss:")]
+            found[name] = found.get(name, 0.0) + pss / 1024
+    return found
+
+
+def cpu_by_module(roots: Mapping[str, int]) -> dict[str, float]:
+    """Return the CPU seconds of some processes, their children and those that were waited for."""
+    found: dict[str, float] = {}
+    for pid, name in _processes(roots):
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found[name] = found.get(name, 0.0) + sum(map(int, fields[11:15])) / _TICKS
+    return found
+
+
+def _processes(roots: Mapping[str, int]) -> list[tuple[int, str]]:
+    if not Path("/proc/self/task").exists():
+        return []
+    found = [(pid, name) for name, pid in roots.items()]
+    named: list[tuple[int, str]] = []
+    for pid, inherited in found:  # grows while it is walked
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            children = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children")]
+        except OSError:
+            continue
+        modules = [word for word in command if word.startswith("stablequeue.")]
+        name = modules[-1].removeprefix("stablequeue.") if modules else inherited or command[0]
+        named.append((pid, name))
+        found += [(int(word), inherited) for line in children for word in line.split()]
+    return named
+
+
+def used_kib(file: Path) -> float:
+    """Return how much of an SQLite database is in use, in KiB."""
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+
+        def ask(name: str) -> int:
+            value: int = database.execute(f"PRAGMA {name}").fetchone()[0]
+            return value
+
+        return (ask("page_count") - ask("freelist_count")) * ask("page_size") / 1024

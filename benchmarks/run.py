@@ -1,280 +1,133 @@
-"""Measure StableQueue on this machine and write the figures into docs/benchmarks.md: `make bench`.
+"""Measure StableQueue beside Prefect's own worker and write docs/benchmarks.md: `make bench`.
 
-Takes about 10 minutes, most of it for the million rows (`--rows 0` leaves them out). Nothing here
-is a test: on a shared machine times say as much about the neighbours, so every figure stands beside
-its goal and the load it was taken at, and beside a reference taken in the same minute.
+At most 20 minutes. Every figure is measured in the same run, on the sandbox with fixed step times,
+and stands beside the load it was taken at: nothing here is a test, since on a shared machine times
+say as much about the neighbours. `--all` measures starting, commands, storing and search too, in
+10 minutes more.
 """
 
 import argparse
-import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import catalogue_search, storing
-from benchmarks.house import CHECKPOINT, House, until
-from benchmarks.report import Figure, load, seconds, table, write
-from stablequeue.catalogue import Catalogue
-from stablequeue.client import Client
-from stablequeue.prefect_api import open_prefect
-from stablequeue.views import JobView, ViewState
+from benchmarks import house_figures, policy
+from benchmarks.engine import Engine
+from benchmarks.pace import Values, accepting, accepting_singly, cancelling, everything
+from benchmarks.report import Figure, Row, load, table, write
+from benchmarks.site import Stock, ours
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-STARTS = 3
-JOBS = 10
-CANCELS = 4
-WAITING = 200
+MANY = 1000
 
 
-def python(*arguments: str) -> float:
-    """Run Python and return its seconds."""
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begun
+@dataclass(frozen=True)
+class Wanted:
+    """A figure of the main table: its key among the values, its name, its goal."""
+
+    key: str
+    name: str
+    goal: str
+    more_is_better: bool = False
 
 
-def cpu_of(work: Callable[[], float]) -> str:
-    """Return the CPU seconds of the processes that `work` runs to their end."""
-    before = os.times()
-    work()
-    after = os.times()
-    taken = after.children_user + after.children_system
-    return f"{taken - before.children_user - before.children_system:.2f} s of CPU"
+FIGURES = (
+    Wanted("reached", "submit until the engine begins, idle, median", "0.25 s"),
+    Wanted("reached_p95", "the same, 95th percentile", "0.5 s"),
+    Wanted("cpu_job", "CPU of a job, all processes, backlog", "0.8 s (0.6)"),
+    Wanted("cpu_idle_job", "CPU of a job, one at a time", ""),
+    Wanted("rate", "jobs a minute, backlog of tiny jobs", "120 (180)", more_is_better=True),
+    Wanted("busy_1", "GPU busy, 1 s jobs, ComfyUI", "99 %", more_is_better=True),
+    Wanted("busy_forge", "GPU busy, 1 s jobs, Forge", "98 %", more_is_better=True),
+    Wanted("busy_03", "GPU busy, 0.3 s jobs, ComfyUI", "75 % (85 %)", more_is_better=True),
+    Wanted("idle_own", "CPU idle, worker and what starts it, of a core", "1 %"),
+    Wanted("idle_server", "CPU idle, Prefect's server, of a core", ""),
+    Wanted("accepted", f"accept {MANY:,} jobs durably", "3 s"),
+    Wanted("created", f"{MANY:,} jobs are flow runs", "30 s"),
+    Wanted("database", "growth of Prefect's database a job", "50 KiB"),
+    Wanted("memory_worker", "memory of worker and runners, idle", "400 MB"),
+    Wanted("memory", "memory of everything, idle", "700 MB"),
+    Wanted("cancel", "cancel until the next job generates", "2 s"),
+    Wanted("seen", "finished on the engine until shown as finished", "1 s"),
+)
 
 
-def alternating(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
-    """Run several things in turn, so that what else the machine does falls on all of them."""
-    taken: list[list[float]] = [[] for _ in works]
-    for _ in range(rounds):
-        for times, work in zip(taken, works, strict=True):
-            times.append(work())
-    return taken
+def measure_ours(folder: Path, engine: Engine, jobs: int, many: int) -> Values:
+    """Measure `stablequeue up` as it is."""
+    with ours(folder / "home", engine) as house:
+        found = everything(house, engine, jobs=jobs, many=many, forge=True)
+        found |= cancelling(house, engine, rounds=4)
+        return found | accepting(house, jobs=MANY)
 
 
-def starting(house: House) -> Iterator[Figure]:
-    """Measure `up` until it accepts jobs."""
-    (reference,) = alternating(1, lambda: python("-c", "import prefect.server.api.server"))
-    with house.running() as ready:
-        yield Figure(
-            "`up`, very first start", f"{ready:.1f} s", "30 s", _imports(reference), load()
-        )
-    again: list[float] = []
-    references: list[float] = []
-    for _ in range(STARTS):
-        references.append(python("-c", "import prefect.server.api.server"))
-        with house.running() as ready:
-            again.append(ready)
-    yield Figure("`up`, later start", seconds(again), "10 s", _imports(references), load())
+def measure_stock(folder: Path, engine: Engine) -> tuple[Values, Values]:
+    """Measure Prefect's worker as it comes, and tuned."""
+    stock = Stock(folder / "stock", engine)
+    with stock.running():
+        with stock.worker(tuned=False):
+            plain = everything(stock, engine, jobs=3, many=8, forge=False)
+            plain |= accepting_singly(stock, jobs=20, of=MANY)
+        with stock.worker(tuned=True):
+            tuned = everything(stock, engine, jobs=5, many=12, forge=False)
+            tuned |= accepting_singly(stock, jobs=20, of=MANY)
+    return plain, tuned
 
 
-def _imports(references: list[float]) -> str:
-    least = statistics.median(references)
-    return f"importing Prefect's server alone, on its own: {least:.1f} s"
-
-
-def commands(house: House, client: Client) -> Iterator[Figure]:
-    """Measure commands while `up` runs."""
-    yield _command(house, "`stablequeue --help`", "--help", "0.3 s")
-    yield _command(house, "`stablequeue ls`", "ls", "0.8 s")
-    client.pause("sandbox")
-    begun = time.perf_counter()
-    for _ in range(WAITING):
-        submit(client)
-    took = time.perf_counter() - begun
-    yield Figure(
-        f"accept {WAITING} jobs, one after the other, all of them flow runs",
-        f"{took:.1f} s",
-        "",
-        f"{took / WAITING * 1000:.0f} ms each",
-        load(),
-    )
-    yield _command(house, f"`stablequeue ls`, {WAITING} jobs waiting", "ls", "0.8 s")
-    client.cancel_all(server="sandbox")
-    client.resume("sandbox")
-
-
-def _command(house: House, name: str, word: str, goal: str) -> Figure:
-    taken, references = alternating(
-        9, lambda: house.command(word), lambda: python("-c", "import json, asyncio, http.client")
-    )
-    own = cpu_of(lambda: house.command(word))
-    reference = statistics.median(references)
-    note = f"{own}; `import json, asyncio, http.client` meanwhile: {reference:.2f} s"
-    return Figure(name, seconds(taken), goal, note, load())
-
-
-def submit(client: Client, steps: int = 4) -> str:
-    """Queue a small picture on the sandbox; return its id."""
-    return client.submit(
-        prompt="a lighthouse at night",
-        server="sandbox",
-        checkpoint=CHECKPOINT,
-        steps=steps,
-        width=64,
-        height=64,
-    ).job_id
-
-
-def is_generating(client: Client, job_id: str) -> bool:
-    """Whether the engine works on it."""
-    job = client.job(job_id)
-    if job.ended:
-        message = f"{job.job_id} ended too early: {job.state} {job.message}"
-        raise RuntimeError(message)
-    return job.state is ViewState.RUNNING and job.phase == "Generating"
-
-
-def memory(house: House, client: Client) -> Iterator[Figure]:
-    """Measure what one server costs, idle and busy."""
-    job = client.wait(submit(client), timeout=120)  # everything has been used once
-    time.sleep(5)
-    idle = house.memory_mb()
-    if not idle:
-        yield Figure("memory", "not measured: no /proc here")
-        return
-    before, begun = house.cpu_s(), time.perf_counter()
-    time.sleep(20)
-    share = (house.cpu_s() - before) / (time.perf_counter() - begun)
-    job_id = submit(client, steps=150)
-    until(lambda: is_generating(client, job_id), within_s=90, every_s=0.2)
-    busy = house.memory_mb()
-    client.cancel(job_id)
-    client.wait(job_id, timeout=60)
-    del job
-    yield Figure("memory of everything, idle", *_memory(idle))
-    yield Figure("memory of everything, one job running", *_memory(busy))
-    yield Figure("CPU of everything, idle", f"{share * 100:.1f} % of a core", "", "", load())
-
-
-def _memory(found: dict[str, float]) -> tuple[str, str, str, str]:
-    parts = ", ".join(f"{name} {size:.0f}" for name, size in sorted(found.items()))
-    return f"{sum(found.values()):.0f} MB", "700 MB", f"PSS, one server saved: {parts}", load()
-
-
-def jobs(house: House, client: Client) -> Iterator[Figure]:
-    """Measure whole jobs, one after the other, at the stock pace."""
-    client.wait(submit(client), timeout=120)
-    size, cpu = house.database_kib(), house.cpu_s()
-    begun = time.perf_counter()
-    returned: list[float] = []
-    ended: list[tuple[datetime, JobView]] = []
-    for _ in range(JOBS):
-        asked, start = datetime.now(UTC), time.perf_counter()
-        job_id = submit(client)
-        returned.append(time.perf_counter() - start)
-        ended.append((asked, client.wait(job_id, timeout=120)))
-    took = (time.perf_counter() - begun) / JOBS
-    cpu, size = house.cpu_s() - cpu, house.database_kib() - size
-    time.sleep(3)  # until the last log lines have arrived
-    reached = [moment for asked, job in ended if (moment := _reached(house, asked, job))]
-    unit = f"{JOBS} jobs of 0.2 s on the sandbox"
-    yield Figure("`Client.submit` returns", seconds(returned), "", unit, load())
-    yield Figure("submit to the engine receives the job", seconds(reached), "", unit, load())
-    yield Figure("submit to finished", f"{took:.2f} s", "", f"mean of {unit}", load())
-    yield Figure("CPU of a job, all processes", f"{cpu / JOBS:.1f} s", "", unit, load())
-    yield Figure(
-        "growth of Prefect's database", f"{size / JOBS:.0f} KiB a job", "50 KiB", unit, load()
-    )
-
-
-def _reached(house: House, asked: datetime, job: JobView) -> float | None:
-    """Return after how many seconds the job was posted, by its own log."""
-    with open_prefect(house.settings) as api:
-        for line in api.logs(job.flow_run_id):
-            if "[SERVER→COMFYUI]" in line.message and "POST /prompt" in line.message:
-                return (line.time - asked).total_seconds()
-    return None
-
-
-def cancelling(client: Client) -> Iterator[Figure]:
-    """Measure cancelling while the engine works."""
-    taken: list[float] = []
-    for _ in range(CANCELS):
-        job_id = submit(client, steps=150)
-        until(lambda job_id=job_id: is_generating(client, job_id), within_s=90, every_s=0.2)
-        begun = time.perf_counter()
-        client.cancel(job_id)
-        until(lambda job_id=job_id: client.job(job_id).ended, within_s=60, every_s=0.05)
-        taken.append(time.perf_counter() - begun)
-    yield Figure("cancel while generating, until Cancelled", seconds(taken), "10 s", "", load())
-
-
-def storing_one(folder: Path) -> Iterator[Figure]:
-    """Measure storing one picture."""
-    source = folder / "source.png"
-    storing.paint(source)
-    one = storing.Storing(folder)
-    taken = storing.timed(30, lambda number: one.everything(number, source))
-    size = source.stat().st_size / 1e6
-    p95 = taken[int(len(taken) * 0.95)]
-    yield Figure(
-        "store a 1024 x 1024 PNG with its thumbnail",
-        f"{statistics.median(taken):.0f} ms (95 %: {p95:.0f})",
-        "150 ms",
-        f"{size:.1f} MB, into a folder, flushed to the disk",
-        load(),
-    )
-
-
-def searching(folder: Path, rows: int) -> Iterator[Figure]:
-    """Measure the catalogue's search on SQLite."""
-    path = folder / "catalogue.db"
-    made = catalogue_search.fill_sqlite(path, rows)
-    catalogue = Catalogue(f"sqlite:///{path}")
-    for one in catalogue_search.measure(catalogue, made, runs=40):
-        writing = one.name.startswith("record_assets")
-        yield Figure(
-            one.name if writing else f"search: {one.name}",
-            f"{one.median:.1f} ms (95 %: {one.p95:.1f})",
-            "" if writing else "20 ms",
-            f"{rows:,} pictures, SQLite, the 50 newest",
-            load(),
-        )
-    catalogue.close()
-
-
-def measure(folder: Path, rows: int) -> Iterator[Figure]:
-    """Measure everything, the quick things first."""
-    house = House(folder / "home")
-    yield from storing_one(folder)
-    yield from starting(house)
-    with house.running(), house.client() as client:
-        house.command("servers", "rm", "sandbox-forge", "--quiet")
-        yield from commands(house, client)
-        yield from memory(house, client)
-        yield from jobs(house, client)
-        yield from cancelling(client)
-    if rows:
-        yield from searching(folder, rows)
+def rows(plain: Values, tuned: Values, own: Values) -> list[Row]:
+    """Return the main table."""
+    found: list[Row] = []
+    for wanted in FIGURES:
+        cells = [values.get(wanted.key) for values in (plain, tuned, own)]
+        _, best, mine = cells
+        ratio = ""
+        if best is not None and mine is not None and best.number > 0 and mine.number > 0:
+            pair = (mine, best) if wanted.more_is_better else (best, mine)
+            ratio = f"{pair[0].number / pair[1].number:.1f}"
+        one, two, three = (cell.shown() if cell is not None else "-" for cell in cells)
+        found.append(Row(wanted.name, one, two, three, ratio, wanted.goal))
+    return found
 
 
 def main() -> None:
     """Read the command line, measure, print and write."""
     parser = argparse.ArgumentParser(description="Measure, and write docs/benchmarks.md.")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="to search in; 0: none")
+    parser.add_argument("--jobs", type=int, default=20, help="single jobs, one after the other")
+    parser.add_argument("--many", type=int, default=40, help="jobs of a backlog")
+    parser.add_argument("--all", action="store_true", help="also starting, commands, search")
+    parser.add_argument("--no-stock", action="store_true", help="leave Prefect's own worker out")
     parser.add_argument("--write", type=Path, default=DOCUMENT, help="the document to refresh")
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
     options = parser.parse_args()
     begun = load()
     folder = Path(tempfile.mkdtemp(dir=options.folder, prefix="stablequeue-bench-"))
-    figures: list[Figure] = []
+    engine = Engine(folder / "engine")
     try:
-        for figure in measure(folder, options.rows):
-            goal = f", goal {figure.goal}" if figure.goal else ""
-            print(f"{figure.name}: {figure.value}{goal} (load {figure.load})", flush=True)
-            figures.append(figure)
+        with engine.running():
+            own = _said("ours", lambda: measure_ours(folder, engine, options.jobs, options.many))
+            plain, tuned = Values(), Values()
+            if not options.no_stock:
+                plain, tuned = measure_stock(folder, engine)
+        figures: Sequence[Figure] = list(policy.figures())
+        if options.all:
+            figures = [*figures, *house_figures.measure(folder, 1_000_000)]
     except (TimeoutError, RuntimeError):
         print(f"what ran is kept in {folder}", file=sys.stderr)
         raise
-    write(table(figures, begun), options.write)
+    text = table(rows(plain, tuned, own), figures, begun)
+    print(text)
+    write(text, options.write)
     shutil.rmtree(folder, ignore_errors=True)
     print(f"written: {options.write}")
+
+
+def _said(name: str, work: Callable[[], Values]) -> Values:
+    values = work()
+    for key, value in values.items():
+        print(f"{name} {key}: {value.shown()}", flush=True)
+    return values
 
 
 if __name__ == "__main__":
