@@ -44,6 +44,7 @@ from stablequeue.worker.freshness import CodeSeen
 from stablequeue.worker.lean import keeps_no_results, spare, suspend
 from stablequeue.worker.presence import present
 from stablequeue.worker.project_flows import AnyFlow, flow_at
+from stablequeue.worker.stopping import run_stoppable, tell_flows
 
 NAME_VARIABLE = "STABLEQUEUE_RUNNER_NAME"
 _LOST_HOST = 71
@@ -208,12 +209,7 @@ class Runner:
             flow = self._load(flow_run, order, log)
             with RunMetrics(flow_run, flow):
                 if flow.isasync and not flow.isgenerator:
-                    try:
-                        loop.run(whole(), context=context)
-                    finally:
-                        # A signal breaks off the loop, not the flow: that is cancelled here, while
-                        # Prefect still knows why, as `asyncio.run` would.
-                        _cancel_leftovers(loop)
+                    run_stoppable(loop, whole(), context)
                 else:
                     context.run(lambda: _drive_run_flow_result(flow, begin()))
 
@@ -233,20 +229,6 @@ async def _entered(client: AsyncClientContext) -> None:
     await client.__aenter__()
 
 
-def _cancel_leftovers(loop: asyncio.Runner) -> None:
-    """End what a run's flow left behind in the loop, as `asyncio.run` would."""
-    left = asyncio.all_tasks(loop.get_loop())
-    if not left:
-        return
-
-    async def end() -> None:
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    loop.run(end())
-
-
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Generator[None]:
     """Set the variables of one run; afterwards take back whatever it changed."""
@@ -263,6 +245,7 @@ def _environment(values: Mapping[str, str]) -> Generator[None]:
 def serve(name: str, *, port: int, token: str) -> int:
     """Be the warm process `name` of the host that listens on `port`; return the exit code."""
     spare()
+    tell_flows()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the host
     settings = load()
     logging.getLogger("stablequeue").setLevel(settings.log_level)
