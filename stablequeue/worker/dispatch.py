@@ -575,6 +575,15 @@ class Scheduling:
             taken.job_id for server in self._servers.values() for taken in server.taken.values()
         }
 
+    def abandon(self, run_id: str) -> None:
+        """A cancelled run's process is about to be killed: stop its remote job without it."""
+        server = self._servers.get(self._owner.get(run_id, ""))
+        if server is None or (taken := server.taken.get(run_id)) is None:
+            return
+        if run_id not in self._unsettled:
+            self._unsettled[run_id] = taken.job_id
+            self._in_background(self._finish_cancelled(run_id, server))
+
     def still_there(self, run_id: str) -> bool:
         """Whether a cancelled run's remote job is not known to have stopped yet."""
         return run_id in self._unsettled

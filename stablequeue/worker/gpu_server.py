@@ -436,6 +436,8 @@ class GpuServerWorker(ProcessWorker):
         if pid := self.children.get(flow_run_id):
             logger.warning("run %s does not end when cancelled; its process is killed", flow_run_id)
             kill(pid)
+            if self._scheduling is not None:  # it may not have sent its interrupt
+                self._scheduling.abandon(str(flow_run_id))
 
 
 class _Started:

@@ -274,6 +274,29 @@ async def test_a_job_that_may_run_somewhere_goes_on_there(
     assert await bench.decide(replace(seen("r", ANY), again=True)) == [("r", "b")]
 
 
+async def test_the_remote_job_of_a_cancelled_run_that_had_to_be_killed_is_stopped_by_the_host(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.server("gpu")
+    await bench.decide(seen("r", "gpu"))
+    asked: list[tuple[str, str]] = []
+    stopped = asyncio.Event()
+
+    async def settle_job(server: ServerConfig, job: str) -> None:
+        asked.append((server.alias, job))
+        await stopped.wait()
+
+    monkeypatch.setattr(bench.state._tickets, "settle_job", settle_job)
+    bench.scheduling.abandon("r")
+    bench.scheduling.abandon("r")
+    bench.scheduling.abandon("one of somebody else")
+    await asyncio.sleep(0)
+    assert asked == [("gpu", "job-r")]
+    assert bench.scheduling.still_there("r"), "Cancelling is shown until it has stopped"
+    for task in bench.state._tasks:
+        task.cancel()
+
+
 async def test_what_the_host_knows_is_written_for_others_and_read_again(bench: Bench) -> None:
     server = bench.server("gpu")
     server.used("a")
