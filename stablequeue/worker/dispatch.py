@@ -39,10 +39,10 @@ from stablequeue.worker.channel import Message
 from stablequeue.worker.knowledge import PoolState, ServerState, Taken
 from stablequeue.worker.mirror import Mirror, Seen, model_key
 from stablequeue.worker.policy import pick
-from stablequeue.worker.runners import Runner
 from stablequeue.worker.settling import settle
 from stablequeue.worker.tickets import Tickets
 from stablequeue.worker.waiting import Waiting
+from stablequeue.worker.warm_process import Runner
 from stablequeue.worker.warmth import Warmth
 
 if TYPE_CHECKING:

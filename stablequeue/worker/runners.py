@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from stablequeue.errors import Refused
@@ -23,10 +22,11 @@ from stablequeue.worker.channel import (
     TOKEN_VARIABLE,
     Message,
     decode,
-    encode,
     new_token,
 )
+from stablequeue.worker.forking import READY_WITHIN_S, Template, TemplateGone
 from stablequeue.worker.presence import kill
+from stablequeue.worker.warm_process import Runner
 
 logger = logging.getLogger("stablequeue.worker")
 
@@ -34,95 +34,11 @@ MOST_RUNS = 500
 """After so many runs a process is replaced, whatever flows of other people leaked in it."""
 
 CAN_FORK = sys.platform == "linux"
-_READY_WITHIN_S = 60.0
 _EXIT_TOLD_WITHIN_S = 2.0
 _IDLE_S = 60.0
 _LOST = -int(getattr(signal, "SIGKILL", 9))
 
-Hear = Callable[["Runner", Message], None]
-
-
-def _future() -> "asyncio.Future[int]":
-    return asyncio.get_running_loop().create_future()
-
-
-@dataclass(eq=False)
-class Runner:
-    """One warm process.
-
-    Attributes:
-        run: Flow run id it works on; empty: none.
-        runs: How many it has begun.
-        reusable: Whether another run may follow.
-        exit_code: Once it has ended; negative: by this signal.
-    """
-
-    name: str
-    reusable: bool = True
-    pid: int = 0
-    run: str = ""
-    runs: int = 0
-    idle_since: float = field(default_factory=time.monotonic)
-    exit_code: int | None = None
-    ready: "asyncio.Future[int]" = field(default_factory=_future)
-    exited: "asyncio.Future[int]" = field(default_factory=_future)
-    _writer: asyncio.StreamWriter | None = None
-    _ended: "asyncio.Future[int] | None" = None
-    _stale: bool = False
-
-    @property
-    def lives(self) -> bool:
-        """Whether the process has not ended, as far as this host knows."""
-        return self.exit_code is None
-
-    def say(self, message: Mapping[str, object]) -> None:
-        """Send a message; nothing happens when the process is gone."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(encode(message))
-
-    def works_on(self, run: str) -> bool:
-        """Whether the process lives and this is the run it works on."""
-        return self.lives and self.run == run
-
-    async def perform(self, order: Mapping[str, object]) -> int:
-        """Have a run done; return how it ended as an exit code, negative: by a signal.
-
-        Raises:
-            StaleRunner: The process has old code and did not begin.
-        """
-        self.run = str(order["run"]["id"])  # type: ignore[index]
-        self.runs += 1
-        self._ended = _future()
-        self.say(order)
-        await asyncio.wait({self._ended, self.exited}, return_when=asyncio.FIRST_COMPLETED)
-        if self._stale:
-            raise StaleRunner
-        return self._ended.result() if self._ended.done() else self.exited.result()
-
-    def heard(self, message: Message) -> None:
-        """Take note of what the process says about itself."""
-        if "ready" in message and not self.ready.done():
-            self.ready.set_result(int(message["ready"]))
-        elif "end" in message or "stale" in message:
-            self._stale = "stale" in message
-            self.reusable = self.reusable and not message.get("last") and not self._stale
-            if self._ended is not None and not self._ended.done():
-                self._ended.set_result(int(message.get("code") or 0))
-
-    def gone(self, code: int) -> None:
-        """Take note that the process has ended."""
-        if self.exit_code is None:
-            self.exit_code = code
-        if not self.exited.done():
-            self.exited.set_result(code)
-
-    def connected(self, pid: int, writer: asyncio.StreamWriter) -> None:
-        """Take note of its connection."""
-        self.pid, self._writer = pid, writer
-
-
-class StaleRunner(Exception):
-    """The code on disk is newer than the process: it did not begin; another one will."""
+Hear = Callable[[Runner, Message], None]
 
 
 class Runners:
@@ -152,7 +68,7 @@ class Runners:
         self._all: dict[str, Runner] = {}
         self._idle: list[Runner] = []
         self._wanted: list[asyncio.Future[Runner]] = []
-        self._template: _Template | None = None
+        self._template: Template | None = None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -305,7 +221,7 @@ class Runners:
             runner = self._new(reusable=True)
             try:
                 await template.fork(runner)
-            except _TemplateGone as error:
+            except TemplateGone as error:
                 self._all.pop(runner.name, None)
                 if self._template is template:
                     self._template = None
@@ -315,7 +231,7 @@ class Runners:
                 continue
             return runner
 
-    async def _ready_template(self) -> "_Template":
+    async def _ready_template(self) -> Template:
         """Return the process to fork from, started if there is none.
 
         Raises:
@@ -323,7 +239,7 @@ class Runners:
         """
         async with self._templating:
             if self._template is None or not self._template.lives:
-                template = _Template()
+                template = Template()
                 self._template = template
                 try:
                     await template.start(self._environment())
@@ -372,7 +288,7 @@ class Runners:
 
     async def _wait_ready(self, runner: Runner) -> None:
         waits = {runner.ready, runner.exited}
-        await asyncio.wait(waits, timeout=_READY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=READY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
         if runner.ready.done() and runner.lives:
             return
         kill(runner.pid)
@@ -449,95 +365,3 @@ class Runners:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _TemplateGone(Exception):
-    def __init__(self, message: str, *, stale: bool = False) -> None:
-        super().__init__(message)
-        self.stale = stale
-
-
-class _Template:
-    """The process that forks."""
-
-    def __init__(self) -> None:
-        self.writer: asyncio.StreamWriter | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._ready: asyncio.Future[int] = _future()
-        self._asked: dict[str, asyncio.Future[int]] = {}
-        self._gone = False
-
-    @property
-    def pid(self) -> int:
-        """Its process id while it lives and is ready, else 0."""
-        return self._ready.result() if self._ready.done() and self.lives else 0
-
-    @property
-    def lives(self) -> bool:
-        return not self._gone and self._process is not None and self._process.returncode is None
-
-    async def start(self, environment: Mapping[str, str]) -> None:
-        """Start it and wait until it has imported everything.
-
-        Raises:
-            Refused: It did not; its own lines say why.
-        """
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "stablequeue.worker.template",
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        ended = asyncio.ensure_future(self._process.wait())
-        await asyncio.wait(
-            {self._ready, ended},
-            timeout=_READY_WITHIN_S,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if not self._ready.done():
-            ended.cancel()
-            await self.close()
-            message = "the process that flow runs are forked from did not start"
-            raise Refused(message)
-
-    async def fork(self, runner: Runner) -> None:
-        """Have a warm process forked.
-
-        Raises:
-            _TemplateGone: It died, or its code is old.
-        """
-        answer: asyncio.Future[int] = _future()
-        self._asked[runner.name] = answer
-        if self.writer is None or not self.lives:
-            message = "the process that flow runs are forked from has died"
-            raise _TemplateGone(message)
-        self.writer.write(encode({"fork": runner.name}))
-        runner.pid = await answer
-
-    def heard(self, message: Message) -> None:
-        """Take note of what it says."""
-        if "ready" in message and not self._ready.done():
-            self._ready.set_result(int(message["ready"]))
-        elif "forked" in message:
-            self._asked.pop(message["forked"]).set_result(int(message["pid"]))
-        elif "stale" in message:
-            self._gone = True
-            answer = self._asked.pop(message["stale"])
-            answer.set_exception(_TemplateGone("its code has changed", stale=True))
-        elif "gone" in message:
-            self._gone = True
-            for answer in self._asked.values():
-                if not answer.done():
-                    answer.set_exception(_TemplateGone("it died"))
-            self._asked.clear()
-
-    async def close(self) -> None:
-        """End it; its children end by themselves."""
-        self._gone = True
-        if self.writer is not None:
-            self.writer.close()
-        if self._process is not None and self._process.returncode is None:
-            kill(self._process.pid)
-            await self._process.wait()

@@ -22,7 +22,8 @@ from prefect.runner._process_manager import ProcessHandle
 
 from stablequeue.worker.channel import Message
 from stablequeue.worker.presence import kill
-from stablequeue.worker.runners import Runner, Runners, StaleRunner
+from stablequeue.worker.runners import Runners
+from stablequeue.worker.warm_process import Runner, StaleRunner
 
 logger = logging.getLogger("stablequeue.worker")
 

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from stablequeue.errors import Refused
 from stablequeue.worker.channel import Message
-from stablequeue.worker.runners import CAN_FORK, Runner, Runners
+from stablequeue.worker.runners import CAN_FORK, Runners
+from stablequeue.worker.warm_process import Runner
 
 
 def _hear(runner: Runner, message: Message) -> None:
