@@ -6,40 +6,37 @@ cards and the health of the servers.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
-from stablequeue.engines import open_engine
-from stablequeue.errors import QueueError, SettingsError
+from stablequeue.errors import QueueError
 from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
 from stablequeue.prefect_api import open_prefect
-from stablequeue.secrets import private_folder
-from stablequeue.server_blocks import SERVER_BLOCK, config_of
-from stablequeue.servers import ANY, ServerConfig
+from stablequeue.servers import ANY
 from stablequeue.settings import Settings
-from stablequeue.wire import nothing_listens
 from stablequeue.worker.ability import Abilities, Lack
 from stablequeue.worker.ahead import may_take_ahead
 from stablequeue.worker.cards import Ask, Cards
 from stablequeue.worker.channel import Message
+from stablequeue.worker.health import Health
 from stablequeue.worker.knowledge import PoolState, ServerState, Taken
 from stablequeue.worker.mirror import Mirror, Seen, model_key
 from stablequeue.worker.policy import pick
+from stablequeue.worker.saved import Saved
 from stablequeue.worker.settling import settle
+from stablequeue.worker.state_file import read_state, write_state
 from stablequeue.worker.tickets import Tickets
 from stablequeue.worker.waiting import Waiting
 from stablequeue.worker.warm_process import Runner
@@ -50,12 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stablequeue.worker")
 
-STATE_FILE = "worker-state.json"
 LOOK_EVERY_S = 15.0
 CHECK_EVERY_S = 60.0
-_BLOCKS_GOOD_FOR_S = 2.0
 _ROW_GOOD_FOR_S = 1.0
-_PROBE_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _AHEAD_LOOK_S = 0.1
 _BEGUN_GOOD_FOR_S = 3.0
 _TIER_NAMES = ("interactive", "normal", "bulk")
@@ -70,20 +64,17 @@ class Scheduling:
         self.warmth = Warmth(self._hear, self.still_there, **warmth)
         self._client: PrefectClient = get_client()
         self._workers: dict[str, GpuServerWorker] = {}
-        self._pools: dict[str, PoolState] = {}
-        self._servers: dict[str, ServerState] = {}
-        self._blocks: dict[str, Mapping[str, Any]] = {}
-        self._blocks_read = 0.0
-        self._blocks_reading: asyncio.Task[None] | None = None
         self._owner: dict[str, str] = {}
-        self._earlier: Mapping[str, Any] = {}
         self._skipped: dict[str, dict[str, Lack]] = {}
         self._wake = asyncio.Event()
+        self._saved = Saved(self._client, self._skipped.clear)
+        self._pools, self._servers = self._saved.pools, self._saved.servers
+        self._health = Health(self._servers, self._in_background, self._wake.set)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._abilities = Abilities()
         self._tickets = Tickets(settings, self._followed_jobs)
         self._unsettled: dict[str, str] = {}
-        self.cards = Cards(self._settle_card, self._free_memory, others=self._others_of)
+        self.cards = Cards(self._settle_card, self._health.free_memory, others=self._others_of)
         self._mirror: Mirror | None = None
         self._due: asyncio.TimerHandle | None = None
 
@@ -94,8 +85,9 @@ class Scheduling:
         await self._client.__aenter__()
         await self.warmth.start()
         self._mirror = Mirror(self._client, self._wake.set, self._pool_changed, self._suspended)
-        self._earlier = self._read_state()
-        overtaken: dict[str, Any] = self._earlier.get("overtaken") or {}
+        earlier = read_state(self._settings)
+        self._saved.learned = earlier.get("servers") or {}
+        overtaken: dict[str, Any] = earlier.get("overtaken") or {}
         self._mirror.remember_overtaken(
             {run: count for run, count in overtaken.items() if isinstance(count, int)}
         )
@@ -120,8 +112,8 @@ class Scheduling:
     async def join(self, worker: "GpuServerWorker") -> None:
         """Serve a worker's pool."""
         self._workers[worker.work_pool.name] = worker
-        await self._read_blocks()
-        await self._read_pools()
+        await self._saved.read_servers()
+        await self._saved.read_pools(self._workers.keys)
         self._serve()
 
     def leave(self, worker: "GpuServerWorker") -> None:
@@ -201,7 +193,7 @@ class Scheduling:
             self._unsettled[run_id] = str(message["unsettled"])
             self._in_background(self._finish_cancelled(run_id, server))
         if (fault := str(message.get("fault") or "")) in _SPEAKS_AGAINST:
-            self._quarantine(server, str(message.get("why") or fault))
+            self._health.quarantine(server, str(message.get("why") or fault))
 
     def _ask_card(self, run_id: str, message: Message) -> None:
         runner = self._runner_of(run_id)
@@ -432,7 +424,7 @@ class Scheduling:
             if flow_run is None:
                 self.ended(run_id)
                 return
-            blocks = asyncio.create_task(self._known_blocks())
+            blocks = asyncio.create_task(self._saved.blocks())
             self._in_background(blocks)
 
             async def give() -> Mapping[str, Any]:
@@ -465,8 +457,8 @@ class Scheduling:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             with suppress(httpx.HTTPError, OSError):
-                await self._read_blocks()
-                await self._read_pools()
+                await self._saved.read_servers()
+                await self._saved.read_pools(self._workers.keys)
                 self._serve()
             self._write_state()
 
@@ -483,85 +475,8 @@ class Scheduling:
 
     async def _reread_pools(self) -> None:
         with suppress(httpx.HTTPError, OSError):
-            await self._read_pools()
+            await self._saved.read_pools(self._workers.keys)
             self._wake.set()
-
-    async def _read_pools(self) -> None:
-        names = list(self._workers)
-        body = {"work_pools": {"name": {"any_": names}}, "limit": 200}
-        answer = await self._client.request("POST", "/work_pools/filter", json=body)
-        rows: list[Mapping[str, Any]] = answer.json()
-        queues = await asyncio.gather(*(self._stopped_tiers(str(row["name"])) for row in rows))
-        self._pools = {
-            str(row["name"]): PoolState(
-                id=str(row["id"]),
-                name=str(row["name"]),
-                paused=bool(row.get("is_paused")),
-                limit=row.get("concurrency_limit"),
-                stopped_tiers=stopped,
-            )
-            for row, stopped in zip(rows, queues, strict=True)
-            if str(row["name"]) in self._workers
-        }
-
-    async def _stopped_tiers(self, pool: str) -> frozenset[str]:
-        try:
-            answer = await self._client.request(
-                "POST",
-                "/work_pools/{work_pool_name}/queues/filter",
-                path_params={"work_pool_name": pool},
-                json={},
-            )
-        except (ObjectNotFound, PrefectHTTPStatusError):
-            return frozenset()
-        rows: list[Mapping[str, Any]] = answer.json()
-        return frozenset(str(row["name"]) for row in rows if row.get("is_paused"))
-
-    async def _known_blocks(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the saved servers, fresh if Prefect answers."""
-        try:
-            await self._fresh_blocks()
-        except (httpx.HTTPError, OSError) as error:
-            logger.warning("saved servers cannot be read, those known are used: %s", error)
-        return self._blocks
-
-    async def _fresh_blocks(self) -> None:
-        """Have the saved servers no older than a moment; runs that start together share it."""
-        if time.monotonic() - self._blocks_read < _BLOCKS_GOOD_FOR_S:
-            return
-        if self._blocks_reading is None or self._blocks_reading.done():
-            self._blocks_reading = asyncio.create_task(self._read_blocks())
-        await self._blocks_reading
-
-    async def _read_blocks(self) -> None:
-        try:
-            documents = await self._client.read_block_documents_by_type(
-                SERVER_BLOCK, include_secrets=True, limit=200
-            )
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code != HTTPStatus.NOT_FOUND:
-                raise
-            documents = []  # the block type is not registered: no server was ever saved
-        self._blocks_read = time.monotonic()
-        self._blocks = {document.name or "": document.data for document in documents}
-        configs: dict[str, ServerConfig] = {}
-        for alias, data in self._blocks.items():
-            try:
-                configs[alias] = config_of(alias, data)
-            except SettingsError as error:
-                logger.debug("%s", error)
-        for alias in [alias for alias in self._servers if alias not in configs]:
-            del self._servers[alias]
-        for alias, config in configs.items():
-            known = self._servers.get(alias)
-            if known is None:
-                self._servers[alias] = state = ServerState(config)
-                told: Mapping[str, Mapping[str, Any]] = self._earlier.get("servers") or {}
-                state.recall(told.get(alias) or {})
-            elif known.config != config:
-                known.config = config
-                known.quarantined = ""
-                self._skipped.clear()
 
     def _serve(self) -> None:
         if self._mirror is not None:
@@ -616,87 +531,26 @@ class Scheduling:
             if one.config.card_key == key and one.alias != alias
         ]
 
-    async def _free_memory(self, alias: str) -> None:
-        """Ask a server to give the card's memory back before another one uses it."""
-        state = self._servers.get(alias)
-        if state is None:
-            return
-        state.loaded = ()
-        try:
-            async with asyncio.timeout(15), open_engine(state.config) as engine:
-                free = getattr(engine, "free_memory", None)
-                if free is not None:
-                    await free()
-        except (QueueError, TimeoutError) as error:
-            logger.warning("%s does not free its memory: %s", alias, error)
-
-    def _quarantine(self, server: ServerState, why: str) -> None:
-        server.faults += 1
-        if server.quarantined:
-            return
-        server.quarantined = why
-        logger.warning("%s gets no jobs until it answers again: %s", server.alias, why)
-        self._in_background(self._probe_until_well(server))
-
-    async def _probe_until_well(self, server: ServerState) -> None:
-        for wait in _waits(server.faults):
-            await asyncio.sleep(wait)
-            if self._servers.get(server.alias) is not server or not server.quarantined:
-                return
-            try:
-                async with asyncio.timeout(10), open_engine(server.config) as engine:
-                    await engine.probe()
-            except (QueueError, TimeoutError) as error:
-                server.quarantined = str(error)
-                self._note_silence(server, error)
-                continue
-            logger.info("%s answers again", server.alias)
-            server.silent_since = 0.0
-            server.quarantined = ""
-            self._wake.set()
-            return
-
-    def _note_silence(self, server: ServerState, error: Exception) -> None:
-        """Take note that nothing listens at a server's address: its process has ended."""
-        if not nothing_listens(error):
-            server.silent_since = 0.0
-            return
-        server.silent_since = server.silent_since or time.monotonic()
-        if server.has_forgotten:
-            self._wake.set()
-
     # ---- what others may read
 
-    def _read_state(self) -> Mapping[str, Any]:
-        try:
-            path = self._settings.run_folder / STATE_FILE
-            data: object = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return cast("Mapping[str, Any]", data) if isinstance(data, dict) else {}
-
     def _write_state(self) -> None:
-        mirror = self._mirror
-        state = {
-            "servers": {alias: server.to_json() for alias, server in self._servers.items()},
-            "overtaken": {
-                seen.waiting.run_id: seen.waiting.overtaken
-                for seen in (mirror.runs if mirror else ())
-                if seen.waiting.overtaken
+        runs = self._mirror.runs if self._mirror else ()
+        write_state(
+            self._settings,
+            {
+                "servers": {alias: server.to_json() for alias, server in self._servers.items()},
+                "overtaken": {
+                    seen.waiting.run_id: seen.waiting.overtaken
+                    for seen in runs
+                    if seen.waiting.overtaken
+                },
+                "skipped": {
+                    run: {alias: lack.reason for alias, lack in lacks.items()}
+                    for run, lacks in self._skipped.items()
+                },
+                "written": datetime.now(UTC).timestamp(),
             },
-            "skipped": {
-                run: {alias: lack.reason for alias, lack in lacks.items()}
-                for run, lacks in self._skipped.items()
-            },
-            "written": datetime.now(UTC).timestamp(),
-        }
-        path = private_folder(self._settings.run_folder) / STATE_FILE
-        draft = path.with_suffix(".part")
-        try:
-            draft.write_text(json.dumps(state), encoding="utf-8")
-            draft.replace(path)
-        except OSError as error:
-            logger.warning("%s cannot be written: %s", path, error)
+        )
 
     def _in_background(self, work: Awaitable[Any]) -> None:
         task = asyncio.ensure_future(work)
@@ -711,10 +565,3 @@ class Scheduling:
 
 def _tier_stopped(pool: PoolState, waiting: Waiting) -> bool:
     return _TIER_NAMES[waiting.tier] in pool.stopped_tiers
-
-
-def _waits(faults: int) -> "list[float]":
-    """Seconds between looks at an ill server: longer each time, and after each relapse."""
-    first = min(max(0, faults - 1), len(_PROBE_AGAIN_S) - 1)
-    steps = list(_PROBE_AGAIN_S[first:])
-    return steps + [_PROBE_AGAIN_S[-1]] * 100_000

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
-from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
@@ -349,8 +348,3 @@ def _epoch(value: object) -> float:
         return 0.0
     time = datetime.fromisoformat(str(value))
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-
-
-def run_uuid(run_id: str) -> UUID:
-    """Return a run's id as Prefect's own code wants it."""
-    return UUID(run_id)

@@ -17,6 +17,7 @@ from stablequeue.worker.ability import Lack
 from stablequeue.worker.dispatch import Scheduling
 from stablequeue.worker.knowledge import PoolState, ServerState
 from stablequeue.worker.mirror import Seen, model_key, models_of
+from stablequeue.worker.state_file import read_state
 from stablequeue.worker.waiting import Waiting
 
 
@@ -303,7 +304,7 @@ async def test_what_the_host_knows_is_written_for_others_and_read_again(bench: B
     server.measured("a", 3.0)
     bench.state._mirror = Runs(seen("r", "gpu"))
     bench.state._write_state()
-    told = bench.state._read_state()
+    told = read_state(bench.state._settings)
     assert told["servers"]["gpu"]["loaded"] == ["a"]
     assert told["servers"]["gpu"]["picture_s"] == pytest.approx(server.picture_s, abs=0.001)
 
