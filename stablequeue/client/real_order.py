@@ -4,7 +4,6 @@ The worker host writes what it knows of its cards into the run folder. Where tha
 damaged, jobs are shown by tier and place alone.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -15,9 +14,8 @@ from stablequeue.prefect_api import Run
 from stablequeue.servers import ANY
 from stablequeue.views import TIERS, USUAL_TIER, JobView, ViewState
 from stablequeue.worker.policy import order
-from stablequeue.worker.waiting import PICTURE_S, Card, Waiting
-
-FILE = "worker-state.json"
+from stablequeue.worker.state_file import read_state
+from stablequeue.worker.waiting import PICTURE_S, Card, Waiting, models_of
 
 Skipped = Mapping[str, str]
 """Why servers do not take a job, by alias."""
@@ -42,11 +40,8 @@ class HostState:
 
 def host_state(run_folder: Path) -> HostState:
     """Read what the worker host wrote; what cannot be read is as if it were not there."""
-    try:
-        data: Any = json.loads((run_folder / FILE).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return HostState()
-    servers = _mapping(_mapping(data).get("servers"))
+    data = read_state(run_folder)
+    servers = _mapping(data.get("servers"))
     return HostState(
         cards={alias: _card(_mapping(about)) for alias, about in servers.items()},
         quarantined={
@@ -56,12 +51,12 @@ def host_state(run_folder: Path) -> HostState:
         },
         overtaken={
             run: int(times)
-            for run, times in _mapping(_mapping(data).get("overtaken")).items()
+            for run, times in _mapping(data.get("overtaken")).items()
             if _is_number(times) and times >= 0
         },
         skipped={
             run: {alias: str(why) for alias, why in _mapping(reasons).items()}
-            for run, reasons in _mapping(_mapping(data).get("skipped")).items()
+            for run, reasons in _mapping(data.get("skipped")).items()
         },
     )
 
@@ -116,17 +111,13 @@ def _ranked(
 
 def _waiting(job: JobView, run: Run, state: HostState) -> Waiting:
     asked = _mapping(run.parameters.get("request"))
-    names = [asked.get("checkpoint") or asked.get("unet")]
-    loras: Any = asked.get("loras")
-    if isinstance(loras, list):
-        names += [_mapping(one).get("name") for one in cast("list[Any]", loras)]
     return Waiting(
         run_id=run.id,
         job_id=job.job_id,
         tier=TIERS.index(job.tier) if job.tier in TIERS else TIERS.index(USUAL_TIER),
         place=job.due.timestamp() if job.due else 0.0,
         created=run.created.timestamp() if run.created else 0.0,
-        models=tuple(name for name in names if isinstance(name, str) and name),
+        models=models_of(asked),
         pictures=job.count,
         overtaken=state.overtaken.get(run.id, 0),
         pinned=job.pinned,

@@ -6,6 +6,7 @@ backslashes. What is peculiar to one kind of server stands in the engine's own `
 """
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -16,6 +17,8 @@ SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".sft", ".gg
 MOST_SUGGESTIONS = 5
 _COMPARED = 300
 """Characters of a name that are compared for suggestions; it takes the square of their number."""
+
+_HASH = re.compile(r" \[[0-9a-f]+\]$")
 
 T = TypeVar("T")
 
@@ -100,6 +103,14 @@ def base(name: str) -> str:
 def stem(name: str) -> str:
     """Return the base name without its suffix, as infotexts tell it."""
     return without_suffix(base(path(name)))
+
+
+def model_key(name: str) -> str:
+    """Return what all spellings of one model have in common: no folder, suffix, hash or case.
+
+    Forge lists `folder/name.safetensors [hash]` and reports `name`.
+    """
+    return stem(_HASH.sub("", name)).casefold()
 
 
 def without_suffix(name: str) -> str:

@@ -4,17 +4,17 @@ Safe to repeat: names follow from the job, equal bytes are written once, and the
 one row per (job, picture, ordinal) whichever attempt brought it.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 from filelock import FileLock
 
 from stablequeue.catalogue import Asset, Attempt, AttemptState, NewAsset
 from stablequeue.engines.base import RawAsset, RawResult, Resolution
+from stablequeue.engines.names import model_key
 from stablequeue.errors import JobFailed, QueueError, ResultLost, StoreUnavailable
 from stablequeue.pipeline.job import Job, logger
 from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result, remove_attempts
@@ -28,8 +28,6 @@ from stablequeue.storage import (
     reencode,
     sniff,
 )
-
-_MODEL_SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +263,7 @@ def used_models(effective: Mapping[str, Any], resolution: Resolution | None) -> 
     elif isinstance(told, list):
         models = dict.fromkeys(map(str, cast("list[Any]", told)), "")
     if resolution is not None:
-        known = {_base_name(name) for name in models}
+        known = {model_key(name) for name in models}
         named = (
             resolution.checkpoint,
             resolution.unet,
@@ -273,18 +271,8 @@ def used_models(effective: Mapping[str, Any], resolution: Resolution | None) -> 
             resolution.vae,
             *(lora.name for lora in resolution.loras),
         )
-        models |= {name: "" for name in named if name and _base_name(name) not in known}
+        models |= {name: "" for name in named if name and model_key(name) not in known}
     return models
-
-
-def _base_name(name: str) -> str:
-    """Return a model's name as one server's different lists agree on it.
-
-    Forge lists `folder/name.safetensors [hash]` and reports `name`.
-    """
-    name = re.sub(r" \[[0-9a-f]+\]$", "", name.replace("\\", "/"))
-    path = PurePosixPath(name)
-    return (path.stem if path.suffix.casefold() in _MODEL_SUFFIXES else path.name).casefold()
 
 
 def _remove_if_empty(folder: Path) -> None:

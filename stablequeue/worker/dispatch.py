@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
+from stablequeue.engines.names import model_key
 from stablequeue.errors import QueueError
 from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
@@ -32,7 +33,7 @@ from stablequeue.worker.cards import Ask, Cards
 from stablequeue.worker.channel import Message
 from stablequeue.worker.health import Health
 from stablequeue.worker.knowledge import PoolState, ServerState, Taken
-from stablequeue.worker.mirror import Mirror, Seen, model_key
+from stablequeue.worker.mirror import Mirror, Seen
 from stablequeue.worker.policy import pick
 from stablequeue.worker.saved import Saved
 from stablequeue.worker.settling import settle
@@ -85,7 +86,7 @@ class Scheduling:
         await self._client.__aenter__()
         await self.warmth.start()
         self._mirror = Mirror(self._client, self._wake.set, self._pool_changed, self._suspended)
-        earlier = read_state(self._settings)
+        earlier = read_state(self._settings.run_folder)
         self._saved.learned = earlier.get("servers") or {}
         overtaken: dict[str, Any] = earlier.get("overtaken") or {}
         self._mirror.remember_overtaken(
@@ -536,7 +537,7 @@ class Scheduling:
     def _write_state(self) -> None:
         runs = self._mirror.runs if self._mirror else ()
         write_state(
-            self._settings,
+            self._settings.run_folder,
             {
                 "servers": {alias: server.to_json() for alias, server in self._servers.items()},
                 "overtaken": {

@@ -20,7 +20,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from websockets.exceptions import WebSocketException
 
-from stablequeue.worker.waiting import Waiting
+from stablequeue.worker.waiting import Waiting, models_of
 
 logger = logging.getLogger("stablequeue.worker")
 
@@ -327,20 +327,6 @@ def _waiting(row: JSON, parameters: JSON, request: JSON, overtaken: int) -> Wait
         overtaken=overtaken,
         pinned=PINNED in tags,
     )
-
-
-def models_of(request: JSON) -> tuple[str, ...]:
-    """Return what has to be loaded for a request, as it is named there; the checkpoint first."""
-    main = str(request.get("checkpoint") or request.get("unet") or "")
-    return (model_key(main),) if main else ()
-
-
-def model_key(name: str) -> str:
-    """Return a name by which spellings of one model are equal: no folder, no suffix, no hash."""
-    base = name.replace("\\", "/").rpartition("/")[2].partition(" [")[0]
-    for suffix in (".safetensors", ".ckpt", ".sft", ".gguf", ".pt", ".pth"):
-        base = base.removesuffix(suffix)
-    return base.casefold()
 
 
 def _epoch(value: object) -> float:

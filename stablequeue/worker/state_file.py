@@ -3,28 +3,28 @@
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from stablequeue.secrets import private_folder
-from stablequeue.settings import Settings
 
 logger = logging.getLogger("stablequeue.worker")
 
 STATE_FILE = "worker-state.json"
 
 
-def read_state(settings: Settings) -> Mapping[str, Any]:
+def read_state(run_folder: Path) -> Mapping[str, Any]:
     """Return what was written last; empty when there is nothing, or nothing that can be read."""
     try:
-        data: object = json.loads((settings.run_folder / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data: object = json.loads((run_folder / STATE_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return cast("Mapping[str, Any]", data) if isinstance(data, dict) else {}
 
 
-def write_state(settings: Settings, state: Mapping[str, Any]) -> None:
+def write_state(run_folder: Path, state: Mapping[str, Any]) -> None:
     """Replace what was written; a disk that does not take it is only logged."""
-    path = private_folder(settings.run_folder) / STATE_FILE
+    path = private_folder(run_folder) / STATE_FILE
     draft = path.with_suffix(".part")
     try:
         draft.write_text(json.dumps(state), encoding="utf-8")

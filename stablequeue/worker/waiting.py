@@ -6,6 +6,9 @@ epoch seconds because it is the scheduled time that people move.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from stablequeue.engines.names import model_key
 
 MOST_OVERTAKINGS = 50
 """So many runs of its tier that stood behind a run may be started before it, never more."""
@@ -116,3 +119,13 @@ class Ranked:
     run: Waiting
     reason: str
     loads: bool = False
+
+
+def models_of(request: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what has to be loaded for a request, the checkpoint first, by `model_key`.
+
+    Args:
+        request: As a run's parameters have it, not validated yet.
+    """
+    main: object = request.get("checkpoint") or request.get("unet")
+    return (model_key(main),) if isinstance(main, str) and main else ()

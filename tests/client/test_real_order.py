@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from stablequeue.client.real_order import FILE, HostState, host_state, really
+from stablequeue.client.real_order import HostState, host_state, really
 from stablequeue.prefect_api import Run, StateType
 from stablequeue.views import JobView, in_order, view
+from stablequeue.worker.state_file import STATE_FILE as FILE
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -59,6 +60,12 @@ def test_jobs_of_the_loaded_checkpoint_come_first_and_say_so(tmp_path: Path) -> 
     found = really(views(made), made, written(tmp_path), server="gpu-a", limit=50)
     assert shown(found) == "1302"
     assert "loaded" in found[0].why
+
+
+def test_however_a_job_spells_its_checkpoint_it_is_the_one_that_is_loaded(tmp_path: Path) -> None:
+    made = runs("a.safetensors", "sub dir\\B.safetensors [31e35c80fc]", "b", "other/b.ckpt")
+    found = really(views(made), made, written(tmp_path), server="gpu-a", limit=50)
+    assert shown(found) == "1230"
 
 
 def test_a_job_moved_to_the_front_is_not_overtaken(tmp_path: Path) -> None:

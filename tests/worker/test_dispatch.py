@@ -10,15 +10,16 @@ from typing import Any, cast
 
 import pytest
 
+from stablequeue.engines.names import model_key
 from stablequeue.servers import ANY, ServerConfig
 from stablequeue.settings import Settings
 from stablequeue.worker import dispatch
 from stablequeue.worker.ability import Lack
 from stablequeue.worker.dispatch import Scheduling
 from stablequeue.worker.knowledge import PoolState, ServerState
-from stablequeue.worker.mirror import Seen, model_key, models_of
+from stablequeue.worker.mirror import Seen
 from stablequeue.worker.state_file import read_state
-from stablequeue.worker.waiting import Waiting
+from stablequeue.worker.waiting import Waiting, models_of
 
 
 def seen(run: str, pool: str, *, place: float = -100.0, tier: int = 1, **request: Any) -> Seen:
@@ -304,7 +305,7 @@ async def test_what_the_host_knows_is_written_for_others_and_read_again(bench: B
     server.measured("a", 3.0)
     bench.state._mirror = Runs(seen("r", "gpu"))
     bench.state._write_state()
-    told = read_state(bench.state._settings)
+    told = read_state(bench.state._settings.run_folder)
     assert told["servers"]["gpu"]["loaded"] == ["a"]
     assert told["servers"]["gpu"]["picture_s"] == pytest.approx(server.picture_s, abs=0.001)
 
@@ -313,7 +314,7 @@ async def test_what_the_host_knows_is_written_for_others_and_read_again(bench: B
     ("name", "key"),
     [
         ("sd_xl_base_1.0.safetensors", "sd_xl_base_1.0"),
-        ("sub dir\\Other Model (v1) [x].ckpt", "other model (v1)"),
+        ("sub dir\\Other Model (v1) [x].ckpt", "other model (v1) [x]"),
         ("a/b.safetensors [31e35c80fc]", "b"),
         ("plain", "plain"),
     ],
