@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 
 from stablequeue.errors import Refused
+from stablequeue.project import project_dir
 from stablequeue.worker.channel import Message, encode
 from stablequeue.worker.presence import kill
 from stablequeue.worker.warm_process import Runner, new_future
@@ -57,6 +58,7 @@ class Template:
             "-m",
             "stablequeue.worker.template",
             env=environment,
+            cwd=project_dir(),  # whatever lies where the worker was started
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )

@@ -10,7 +10,6 @@ before it began is ended.
 import asyncio
 import logging
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -27,7 +26,6 @@ from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunRe
 from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound
 from prefect.states import Cancelled, Pending
 from prefect.utilities.engine import propose_state
-from prefect.utilities.processutils import command_to_string
 from prefect.workers.process import (
     ProcessJobConfiguration,
     ProcessVariables,
@@ -101,7 +99,7 @@ class GpuServerJobConfiguration(ProcessJobConfiguration):
         worker_name: str | None = None,
         worker_id: UUID | None = None,
     ) -> None:
-        """Fill in command and folder of this host, unless the pool or deployment names others."""
+        """Note what the pool or deployment names, and fill in the folder if they name none."""
         self._own_environment = {
             name: value for name, value in self.env.items() if value is not None
         }
@@ -112,8 +110,6 @@ class GpuServerJobConfiguration(ProcessJobConfiguration):
             and self.working_dir is None
         ):
             self._entrypoint = deployment.entrypoint or ""
-        if self.command is None:  # named, it is started as it is; else Prefect starts Python twice
-            self.command = command_to_string([sys.executable, "-m", "stablequeue.worker.child"])
         if self.working_dir is None:
             self.working_dir = project_dir()
         super().prepare_for_flow_run(
@@ -290,8 +286,9 @@ class GpuServerWorker(ProcessWorker):
         started = _Started(self.children, flow_run.id, task_status)
         watching = asyncio.create_task(self._watch_for_cancel(flow_run.id))
         try:
-            if isinstance(configuration, GpuServerJobConfiguration) and not (
-                configuration.own_command or self._scheduling is None
+            if (
+                isinstance(configuration, GpuServerJobConfiguration)
+                and not configuration.own_command
             ):
                 result = await self._run_warm(flow_run, configuration, started)
             else:
@@ -339,6 +336,7 @@ class GpuServerWorker(ProcessWorker):
         order = {
             "env": only_of_this_run,
             "entrypoint": configuration.entrypoint,
+            "folder": str(configuration.working_dir),
             "given": await give() if give is not None else {},
         }
         own = configuration.own_environment

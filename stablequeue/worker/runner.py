@@ -216,7 +216,10 @@ class Runner:
     def _load(self, flow_run: FlowRun, order: Message, log: Any) -> AnyFlow:
         entrypoint = str(order.get("entrypoint") or "")
         try:
-            if not entrypoint:
+            if not entrypoint:  # a project of somebody else's, in a process of its own
+                folder = str(order["folder"])
+                os.chdir(folder)
+                sys.path.insert(0, folder)
                 return load_flow(flow_run)
             enter()
             return flow_at(entrypoint)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from stablequeue.errors import Refused
+from stablequeue.project import project_dir
 from stablequeue.worker.channel import (
     HOST,
     LARGEST,
@@ -263,6 +264,7 @@ class Runners:
             "-m",
             "stablequeue.worker.runner",
             env={**self._environment(), **environment, NAME_VARIABLE: runner.name},
+            cwd=project_dir(),
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=os.name == "posix",
         )

@@ -73,6 +73,20 @@ class Pool:
         parameters = {"folder": str(self.folder), "todo": todo}
         return self.api.create_run(deployment, NewRun(parameters=parameters))
 
+    def run_of_theirs(self, file: Path, function: str) -> Run:
+        """Run a flow that is no part of our project, in its own folder and without pull steps."""
+        flow = self.api.call("POST", "flows/", {"name": function})
+        body: dict[str, Any] = {
+            "name": f"{self.name}-{uuid4().hex[:6]}",
+            "flow_id": flow["id"],
+            "work_pool_name": self.name,
+            "path": str(file.parent),
+            "entrypoint": f"{file.name}:{function}",
+            "job_variables": {"working_dir": str(file.parent)},
+        }
+        deployment = Deployment.from_json(self.api.call("POST", "deployments/", body))
+        return self.api.create_run(deployment, NewRun(parameters={"folder": str(self.folder)}))
+
     def until(self, run: Run, condition: Callable[[Run], bool], why: str) -> Run:
         def look() -> Run | None:
             found = self.api.read_run(run.id)
@@ -156,6 +170,30 @@ def test_prefects_own_settings_in_job_variables_are_obeyed(pool: Pool) -> None:
 
 def test_a_flow_without_an_event_loop_runs_too(pool: Pool) -> None:
     assert pool.ended(pool.run("promise_sync")).state_name == "Completed"
+
+
+def test_a_project_of_somebody_elses_runs_in_its_own_folder_with_its_own_modules(
+    pool: Pool,
+) -> None:
+    (pool.folder / "tasks.py").write_text("MINE = 'my own module of this name'\n")
+    theirs = pool.folder / "theirs.py"
+    theirs.write_text(
+        "import json, os\n"
+        "from pathlib import Path\n"
+        "from prefect import flow\n"
+        "from tasks import MINE\n"
+        "@flow\n"
+        "async def theirs(folder: str) -> None:\n"
+        "    line = json.dumps({'what': 'theirs', 'cwd': os.getcwd(), 'mine': MINE})\n"
+        "    with (Path(folder) / 'notes').open('a') as file:\n"
+        "        file.write(line + chr(10))\n"
+    )
+    run = pool.ended(pool.run_of_theirs(theirs, "theirs"))
+    assert run.state_name == "Completed", run.state_message
+    [noted] = pool.noted("theirs")
+    assert noted["cwd"] == str(pool.folder)
+    assert noted["mine"] == "my own module of this name"
+    assert pool.ended(pool.run()).state_name == "Completed"
 
 
 def test_a_failing_run_says_why_and_the_next_one_is_none_the_worse(pool: Pool) -> None:

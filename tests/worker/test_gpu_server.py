@@ -45,12 +45,11 @@ def prepared(**values: Any) -> GpuServerJobConfiguration:
     return configuration
 
 
-def test_a_run_starts_python_once_in_our_project() -> None:
+def test_a_run_works_in_our_project_in_a_warm_process_unless_told_otherwise() -> None:
     configuration = prepared()
-    assert configuration.command
-    assert configuration.command.endswith("-m stablequeue.worker.child")
     assert configuration.working_dir == project_dir()
-    assert configuration._command_configured  # pyright: ignore[reportPrivateUsage]
+    assert not configuration.own_command
+    assert configuration.own_environment == {}
 
 
 def test_what_a_pool_or_deployment_names_is_kept(tmp_path: Path) -> None:
@@ -58,6 +57,7 @@ def test_what_a_pool_or_deployment_names_is_kept(tmp_path: Path) -> None:
         command="python -m prefect.engine", working_dir=tmp_path, env={"A": "b"}
     )
     assert configuration.command == "python -m prefect.engine"
+    assert configuration.own_command
     assert configuration.working_dir == tmp_path
     assert configuration.env["A"] == "b"
 
