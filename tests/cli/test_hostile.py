@@ -84,6 +84,7 @@ options = st.lists(st.tuples(st.sampled_from(OPTIONS), st.lists(VALUES, max_size
 
 
 @examples(250)
+@pytest.mark.timeout(240)  # hundreds of commands; half a minute on an idle machine
 @given(commands, options, st.lists(VALUES, max_size=2))
 def test_any_arguments(
     home: Path, command: list[str], given_options: list[tuple[str, list[str]]], words: list[str]
@@ -93,6 +94,7 @@ def test_any_arguments(
 
 
 @examples(150)
+@pytest.mark.timeout(240)
 @given(st.binary(max_size=300), st.sampled_from(["--from", "--workflow", "--init", "--mask"]))
 def test_any_file(home: Path, content: bytes, option: str) -> None:
     file = home / "hostile"
@@ -103,6 +105,7 @@ def test_any_file(home: Path, content: bytes, option: str) -> None:
 
 
 @examples(100)
+@pytest.mark.timeout(240)
 @given(st.data())
 def test_any_damaged_picture(home: Path, data: st.DataObject) -> None:
     info = PngInfo()

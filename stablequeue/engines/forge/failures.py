@@ -59,7 +59,7 @@ def _by_status(server: ServerConfig, status: int) -> EngineError | None:
 
 def _by_words(server: ServerConfig, status: int, response: httpx.Response) -> EngineError:
     alias, body = server.alias, _body(response)
-    detail, error = _detail(body.get("detail")), text(body.get("error"))
+    detail, error = _detail(body.get("detail")), one_line(text(body.get("error")))
     words = detail or text(body.get("message")) or text(body.get("errors"))
     told = ": ".join(filter(None, (error, one_line(words)))) or str(status)
     if not body:

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stablequeue.engines.forge.failures import failure
@@ -97,6 +97,7 @@ JSON = st.recursive(
 )
 
 
+@example(400, {"detail": None, "error": "\r"})
 @given(
     st.sampled_from([400, 404, 422, 500, 501]),
     st.dictionaries(st.sampled_from(["detail", "error", "message", "errors"]), JSON),
