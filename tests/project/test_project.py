@@ -1,6 +1,7 @@
 """The Prefect project that travels with the library, from a checkout and from a wheel."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -106,8 +107,13 @@ def test_the_wheel_brings_the_project_and_puts_nothing_at_the_top(tmp_path: Path
         "import sysconfig; print(sysconfig.get_path('purelib'))", tmp_path, executable=executable
     )
     site = Path(found.stdout.strip())
+    installer = (
+        ["uv", "pip", "install", "--python", executable]
+        if shutil.which("uv")
+        else [sys.executable, "-m", "pip", "--python", executable, "install"]
+    )
     installed = subprocess.run(
-        ["uv", "pip", "install", "--no-deps", "--python", executable, WHEEL],  # noqa: S607
+        [*installer, "--no-deps", WHEEL],
         capture_output=True,
         text=True,
         check=False,
