@@ -18,7 +18,6 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled
 
 from stablequeue.engines.names import model_key
 from stablequeue.errors import QueueError
@@ -29,6 +28,7 @@ from stablequeue.servers import ANY
 from stablequeue.settings import Settings
 from stablequeue.worker.ability import Abilities, Lack
 from stablequeue.worker.ahead import may_take_ahead
+from stablequeue.worker.cancelling import Cancelling
 from stablequeue.worker.cards import Ask, Cards
 from stablequeue.worker.channel import Message
 from stablequeue.worker.health import Health
@@ -62,7 +62,6 @@ class Scheduling:
 
     def __init__(self, settings: Settings, **warmth: Any) -> None:
         self._settings = settings
-        self.warmth = Warmth(self._hear, self.still_there, **warmth)
         self._client: PrefectClient = get_client()
         self._workers: dict[str, GpuServerWorker] = {}
         self._owner: dict[str, str] = {}
@@ -74,8 +73,11 @@ class Scheduling:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._abilities = Abilities()
         self._tickets = Tickets(settings, self._followed_jobs)
-        self._unsettled: dict[str, str] = {}
         self.cards = Cards(self._settle_card, self._health.free_memory, others=self._others_of)
+        self.cancelling = Cancelling(
+            self._client, self._tickets, self.cards.unsettled, self._in_background
+        )
+        self.warmth = Warmth(self._hear, self.cancelling.still_there, **warmth)
         self._mirror: Mirror | None = None
         self._due: asyncio.TimerHandle | None = None
 
@@ -191,8 +193,7 @@ class Scheduling:
         if "prepared_s" in message:
             server.prepare_s = 0.7 * server.prepare_s + 0.3 * float(message["prepared_s"])
         if "unsettled" in message:
-            self._unsettled[run_id] = str(message["unsettled"])
-            self._in_background(self._finish_cancelled(run_id, server))
+            self.cancelling.stop(run_id, str(message["unsettled"]), server.config)
         if (fault := str(message.get("fault") or "")) in _SPEAKS_AGAINST:
             self._health.quarantine(server, str(message.get("why") or fault))
 
@@ -492,33 +493,10 @@ class Scheduling:
         }
 
     def abandon(self, run_id: str) -> None:
-        """A cancelled run's process is about to be killed: stop its remote job without it."""
+        """A cancelled run's process was killed: stop its remote job without it."""
         server = self._servers.get(self._owner.get(run_id, ""))
-        if server is None or (taken := server.taken.get(run_id)) is None:
-            return
-        if run_id not in self._unsettled:
-            self._unsettled[run_id] = taken.job_id
-            self._in_background(self._finish_cancelled(run_id, server))
-
-    def still_there(self, run_id: str) -> bool:
-        """Whether a cancelled run's remote job is not known to have stopped yet."""
-        return run_id in self._unsettled
-
-    async def _finish_cancelled(self, run_id: str, server: ServerState) -> None:
-        """Ask a cancelled job's server until it has stopped; only then it says Cancelled."""
-        job_id = self._unsettled[run_id]
-        self.cards.unsettled(server.config.card_key)
-        try:
-            await self._tickets.settle_job(server.config, job_id)
-        finally:
-            self._unsettled.pop(run_id, None)
-        try:
-            run = await self._client.read_flow_run(UUID(run_id))
-            if run.state is not None and run.state.is_cancelling():
-                state = Cancelled(message="Cancelled by a person")
-                await self._client.set_flow_run_state(UUID(run_id), state, force=True)
-        except (ObjectNotFound, httpx.HTTPError) as error:
-            logger.warning("job=%s is left to be settled: %s", short_id(job_id), error)
+        if server is not None and (taken := server.taken.get(run_id)) is not None:
+            self.cancelling.stop(run_id, taken.job_id, server.config)
 
     async def _settle_card(self, key: str, server: str, job: str) -> None:
         del server

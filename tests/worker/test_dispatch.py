@@ -294,7 +294,7 @@ async def test_the_remote_job_of_a_cancelled_run_that_had_to_be_killed_is_stoppe
     bench.scheduling.abandon("one of somebody else")
     await asyncio.sleep(0)
     assert asked == [("gpu", "job-r")]
-    assert bench.scheduling.still_there("r"), "Cancelling is shown until it has stopped"
+    assert bench.scheduling.cancelling.still_there("r"), "Cancelling is shown until it has stopped"
     for task in bench.state._tasks:
         task.cancel()
 
