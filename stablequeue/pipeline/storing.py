@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from stablequeue.catalogue import Asset, Attempt, AttemptState, NewAsset
 from stablequeue.engines.base import RawAsset, RawResult, Resolution
-from stablequeue.engines.names import model_key
 from stablequeue.errors import JobFailed, QueueError, ResultLost, StoreUnavailable
+from stablequeue.model_names import model_key
 from stablequeue.pipeline.job import Job, logger
 from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result, remove_attempts
 from stablequeue.storage import (

@@ -19,10 +19,10 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
-from stablequeue.engines.names import model_key
 from stablequeue.errors import QueueError
 from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
+from stablequeue.model_names import model_key
 from stablequeue.prefect_api import open_prefect
 from stablequeue.servers import ANY
 from stablequeue.settings import Settings

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stablequeue.engines.names import model_key
+from stablequeue.model_names import model_key
 
 MOST_OVERTAKINGS = 50
 """So many runs of its tier that stood behind a run may be started before it, never more."""

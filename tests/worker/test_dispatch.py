@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from stablequeue.engines.names import model_key
+from stablequeue.model_names import model_key
 from stablequeue.servers import ANY, ServerConfig
 from stablequeue.settings import Settings
 from stablequeue.worker import dispatch

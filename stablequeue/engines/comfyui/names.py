@@ -1,4 +1,4 @@
-"""Finding ComfyUI's own name for what a request names; the rules stand in `engines.names`.
+"""Finding ComfyUI's own name for what a request names; the rules stand in `model_names`.
 
 Model names are relative paths with the *server's* separator, and a name counts only as the exact
 string of its list (scenario 19).
@@ -7,8 +7,8 @@ string of its list (scenario 19).
 import re
 from collections.abc import Sequence
 
-from stablequeue.engines import names
-from stablequeue.engines.names import NoMatch
+from stablequeue import model_names as names
+from stablequeue.model_names import NoMatch
 
 __all__ = ["NoMatch", "find", "is_model_file", "suggest"]
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from stablequeue.engines.forge.answers import Checkpoint, LoraFile
-from stablequeue.engines.names import (
+from stablequeue.model_names import (
     MOST_SUGGESTIONS,
     NoMatch,
     base,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequeue.engines.names import NoMatch, find, path, search, stem, suggest
+from stablequeue.model_names import NoMatch, find, path, search, stem, suggest
 
 LISTED = (
     "sub dir/full model (v1) [x].safetensors",
