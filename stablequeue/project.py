@@ -48,6 +48,23 @@ def enter() -> dict[str, str]:
     return {"directory": str(project)}
 
 
+def move_in() -> Path:
+    """Make this process one of the project's; return the project's folder.
+
+    For processes of ours that somebody starts from any folder: modules that lie there are not
+    meant, whatever their names.
+
+    Raises:
+        SettingsError: A module of one of our names was imported already.
+    """
+    started_in, project = Path.cwd(), project_dir()
+    first = Path(sys.path[0] or ".").resolve() if sys.path else project
+    if first == started_in.resolve() and first != project:
+        del sys.path[0]
+    os.chdir(project)
+    return activate()
+
+
 def _refuse_another(name: str, project: Path) -> None:
     folders = dict.fromkeys(Path(entry or ".").resolve() for entry in ("", *sys.path[:1]))
     for folder in folders:

@@ -26,7 +26,7 @@ def refuse_unstorable(data: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             for key, below in cast("Mapping[object, object]", value).items():
                 waiting.append(((*place, key), below))
-                if isinstance(key, str) and (problem := _unstorable(key)):
+                if problem := _unusable_name(key):
                     raise BadRequest(dotted((*place, key)), f"its name {problem}")
         elif isinstance(value, list):
             below = cast("list[object]", value)
@@ -35,10 +35,14 @@ def refuse_unstorable(data: Mapping[str, Any]) -> None:
             raise BadRequest(dotted(place), f"it {problem}")
 
 
+def _unusable_name(key: object) -> str:
+    if key == _PREFECTS_OWN:
+        return "is one that Prefect keeps for itself"
+    return _unstorable(key) if isinstance(key, str) else ""
+
+
 def _unstorable(value: object) -> str:
     if isinstance(value, str):
-        if value == _PREFECTS_OWN:
-            return "is a name that Prefect keeps for itself"
         if "\0" in value:
             return "holds a NUL character, which cannot be stored"
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):

@@ -8,7 +8,9 @@ from tests.support.prefect import prefect_api, prefect_server
 __all__ = ["prefect_api", "prefect_server"]
 
 # A shared machine is slow at times; a test that hangs is ended by its timeout.
-hypothesis.settings.register_profile("shared", deadline=None)
+# Explaining failures traces every line of every example, also where none fails.
+quick = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain]
+hypothesis.settings.register_profile("shared", deadline=None, phases=quick)
 hypothesis.settings.load_profile("shared")
 
 

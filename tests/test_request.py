@@ -95,6 +95,7 @@ def test_a_name_that_prefect_would_read_as_a_template_is_refused() -> None:
 
     with pytest.raises(BadRequest, match="Prefect keeps for itself"):
         parse_request({"mode": "workflow", "workflow": graph})
+    assert parse_request({"prompt": "__prefect_kind"}).prompt == "__prefect_kind"
 
 
 def test_seed_0_is_0_and_a_job_expires_only_when_told() -> None:

@@ -20,6 +20,7 @@ from prefect.runner._flow_run_executor import (
 )
 from prefect.runner._process_manager import ProcessHandle
 
+from stablequeue.project import move_in
 from stablequeue.worker.channel import Message
 from stablequeue.worker.presence import kill
 from stablequeue.worker.runners import Runners
@@ -155,6 +156,7 @@ class Warmth:
 
     async def start(self) -> None:
         """Open what every run shares; the first process is made ready meanwhile."""
+        move_in()  # Prefect loads flows in this process when a run's hooks are due
         await self.runners.start()
         await self._executors.__aenter__()
 

@@ -122,7 +122,10 @@ def pool(
 ) -> Iterator[Pool]:
     """Give a pool of each kind with a running worker."""
     with prefect_server.api() as api:
-        made = Pool(request.param, prefect_server, api, tmp_path_factory.mktemp("contract"))
+        folder = tmp_path_factory.mktemp("contract")
+        # Where a worker is started may lie anything, a module with the name of one of ours too.
+        (folder / "tasks.py").write_text("MINE = 'my own module of this name'\n")
+        made = Pool(request.param, prefect_server, api, folder)
         yield made
         stop_process(made.worker)
 
@@ -175,7 +178,6 @@ def test_a_flow_without_an_event_loop_runs_too(pool: Pool) -> None:
 def test_a_project_of_somebody_elses_runs_in_its_own_folder_with_its_own_modules(
     pool: Pool,
 ) -> None:
-    (pool.folder / "tasks.py").write_text("MINE = 'my own module of this name'\n")
     theirs = pool.folder / "theirs.py"
     theirs.write_text(
         "import json, os\n"
