@@ -108,9 +108,11 @@ def stem(name: str) -> str:
 def model_key(name: str) -> str:
     """Return what all spellings of one model have in common: no folder, suffix, hash or case.
 
-    Forge lists `folder/name.safetensors [hash]` and reports `name`.
+    Forge lists `folder/name.safetensors [hash]` and reports `name`. A file's own name may end like
+    a hash: only what stands behind a suffix is one.
     """
-    return stem(_HASH.sub("", name)).casefold()
+    bare = _HASH.sub("", name)
+    return stem(name if without_suffix(bare) == bare else bare).casefold()
 
 
 def without_suffix(name: str) -> str:

@@ -302,8 +302,10 @@ class GpuServerWorker(ProcessWorker):
         )
         if result.status_code:
             await self._say_cancelled(flow_run.id)
-            if str(getattr(configuration, "entrypoint", "")).startswith(_OUR_FLOWS):
+            if _goes_on(configuration):
                 await self._recover(flow_run.id)
+                # By now another process may work on it, and a report of ours would hit that one.
+                result = ProcessWorkerResult(status_code=0, identifier=result.identifier)
         return result
 
     async def _recover(self, run_id: UUID) -> None:
@@ -342,7 +344,11 @@ class GpuServerWorker(ProcessWorker):
         own = configuration.own_environment
         ours = bool(configuration.entrypoint) and not own
         execution = await self._scheduling.warmth.perform(
-            flow_run, order, None if ours else own, started.started
+            flow_run,
+            order,
+            None if ours else own,
+            started.started,
+            goes_on=_goes_on(configuration),
         )
         if execution is None or execution.status_code is None:
             message = "the flow run's process could not be started"
@@ -436,6 +442,11 @@ class GpuServerWorker(ProcessWorker):
             kill(pid)
             if self._scheduling is not None:  # it may not have sent its interrupt
                 self._scheduling.abandon(str(flow_run_id))
+
+
+def _goes_on(configuration: ProcessJobConfiguration) -> bool:
+    """Whether a run waits again when its process dies."""
+    return str(getattr(configuration, "entrypoint", "")).startswith(_OUR_FLOWS)
 
 
 class _Started:

@@ -7,6 +7,7 @@ is cancelled, crash detection, hooks. Only how a process is started is ours.
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -74,7 +75,11 @@ class _Scope:
 
 
 class WarmStarter:
-    """Prefect's `ProcessStarter`: hands a run to a warm process and waits for its end."""
+    """Prefect's `ProcessStarter`: hands a run to a warm process and waits for its end.
+
+    Attributes:
+        exit_code: How the run ended, once it has.
+    """
 
     def __init__(
         self,
@@ -83,7 +88,11 @@ class WarmStarter:
         environment: Mapping[str, str] | None,
         register: Callable[[UUID], tuple[int, str]],
         still_there: Callable[[str], bool],
+        *,
+        goes_on: bool = False,
     ) -> None:
+        self.exit_code: int | None = None
+        self._goes_on = goes_on
         self._still_there = still_there
         self._runners = runners
         self._order = order
@@ -95,7 +104,11 @@ class WarmStarter:
         flow_run: FlowRun,
         task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run it; what Prefect learns is the process and, at the end, an exit code."""
+        """Run it; what Prefect learns is the process and, at the end, an exit code.
+
+        Not of a run that goes on after its process died: Prefect would say Crashed, and whoever
+        waits for the job would take that for its end.
+        """
         order = {**self._order, "run": flow_run.model_dump(mode="json")}
         try:
             port, token = self._register(flow_run.id)
@@ -118,16 +131,18 @@ class WarmStarter:
         for _ in range(_MOST_STALE):
             performed = runner
             try:
-                process.returncode = await runner.perform(order)
+                self.exit_code = await runner.perform(order)
             except StaleRunner:
                 runner = await self._fresh()
                 process.pid = runner.pid
                 handle.termination_scope = self._scope(runner, flow_run)
             else:
-                return
+                break
             finally:
                 self._runners.give_back(performed)
-        process.returncode = 1
+        else:
+            self.exit_code = 1
+        process.returncode = 0 if self._goes_on else self.exit_code
 
     def _scope(self, runner: Runner, flow_run: FlowRun) -> _Scope:
         return _Scope(runner, str(flow_run.id), self._still_there)
@@ -171,6 +186,8 @@ class Warmth:
         order: Message,
         environment: Mapping[str, str] | None,
         started: Callable[[int], None],
+        *,
+        goes_on: bool = False,
     ) -> FlowRunExecutionResult | None:
         """Run a flow run to its end under Prefect's executor.
 
@@ -179,6 +196,7 @@ class Warmth:
             order: `env`, `entrypoint` and `given` of the run.
             environment: Variables of its own, which need a process of its own; None: none.
             started: Called with the process id once it is handed over.
+            goes_on: Whether the run waits again when its process dies, instead of having crashed.
         """
         starter = WarmStarter(
             self.runners,
@@ -186,6 +204,7 @@ class Warmth:
             environment,
             self._executors.control_channel.register,
             self._still_there,
+            goes_on=goes_on,
         )
         executor = self._executors.create_executor(
             flow_run, starter, resolve_flow=_load, propose_submitting=False
@@ -199,6 +218,8 @@ class Warmth:
         async with anyio.create_task_group() as group:
             handle = await group.start(submit)
             started(handle.pid or 0)
+        if result is not None and starter.exit_code is not None:
+            result = replace(result, status_code=starter.exit_code)
         return result
 
 

@@ -83,7 +83,7 @@ commands = st.sampled_from([name for name in NAMES if not ENDLESS & set(name)])
 options = st.lists(st.tuples(st.sampled_from(OPTIONS), st.lists(VALUES, max_size=1)), max_size=4)
 
 
-@examples(250)
+@examples(150)
 @pytest.mark.timeout(240)  # hundreds of commands; half a minute on an idle machine
 @given(commands, options, st.lists(VALUES, max_size=2))
 def test_any_arguments(
@@ -93,7 +93,7 @@ def test_any_arguments(
     check(run(home, [*command, *words, *flat]))
 
 
-@examples(150)
+@examples(50)
 @pytest.mark.timeout(240)
 @given(st.binary(max_size=300), st.sampled_from(["--from", "--workflow", "--init", "--mask"]))
 def test_any_file(home: Path, content: bytes, option: str) -> None:
@@ -104,7 +104,7 @@ def test_any_file(home: Path, content: bytes, option: str) -> None:
     check(run(home, ["servers", "import", str(file), "--dry-run"]))
 
 
-@examples(100)
+@examples(50)
 @pytest.mark.timeout(240)
 @given(st.data())
 def test_any_damaged_picture(home: Path, data: st.DataObject) -> None:

@@ -17,7 +17,13 @@ from stablequeue.project import project_dir
 from stablequeue.server_blocks import SERVER_BLOCK, remove_server, save_server, saved_servers
 from stablequeue.servers import ANY, ServerConfig
 from stablequeue.worker import WORKER_TYPE
-from tests.support.prefect import PrefectServer, copied_home, start_server, stop_process
+from tests.support.prefect import (
+    PrefectServer,
+    copied_home,
+    start_server,
+    stop_process,
+    unmeasured,
+)
 
 CANARY = "canary-password"
 
@@ -178,7 +184,7 @@ def test_the_next_time_is_told_to_be_unchanged_until_something_is(api: PrefectAp
 def run(own: PrefectServer, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *command],
-        env=own.environment(),
+        env=unmeasured(own.environment()),
         cwd=project_dir(),
         capture_output=True,
         text=True,

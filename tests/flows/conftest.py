@@ -19,7 +19,7 @@ from stablequeue.server_blocks import save_server
 from stablequeue.server_settings import client_environment
 from stablequeue.servers import ServerConfig
 from stablequeue.settings import Settings
-from tests.support.prefect import PrefectServer, stop_process
+from tests.support.prefect import PrefectServer, stop_process, unmeasured
 from tests.support.waiting import wait_until
 
 CHECKPOINT = "sandbox-sd15.safetensors"
@@ -51,7 +51,7 @@ class House:
         """Run one of our modules to its end, in the project's folder."""
         done = subprocess.run(
             [sys.executable, *arguments],
-            env=self.environment,
+            env=unmeasured(self.environment),
             cwd=project_dir(),
             capture_output=True,
             text=True,

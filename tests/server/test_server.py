@@ -10,6 +10,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -176,7 +178,7 @@ def test_it_stops_on_sigterm_and_keeps_what_it_had(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     settings = copied_home(prefect_server, tmp_path / "home")
-    process = start_server(settings, tmp_path / "log")
+    process = start_server(settings, tmp_path / "log", measured=True)
     try:
         with PrefectServer(settings).api() as api:
             run = api.create_run(make_deployment(api), NewRun(parameters={}, name="kept"))
@@ -206,6 +208,58 @@ def test_a_renamed_inside_runs_as_it_is_and_says_so(
     with caplog.at_level(logging.WARNING, logger="stablequeue"):
         assert server.make_transactions_immediate("3.8.8") is False
     assert "was not tried" in caplog.text
+
+
+async def test_the_same_job_variables_are_checked_once_a_minute_and_wrong_ones_every_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from prefect.server.api import deployments  # noqa: PLC0415  slow to import
+
+    checked: list[Any] = []
+
+    async def check(_session: Any, deployment: Any, flow_run: Any) -> None:
+        checked.append(deployment.id)
+        if deployment.id == "wrong" or flow_run.job_variables == {"wrong": 1}:
+            message = "these do not fit"
+            raise ValueError(message)
+
+    name = "validate_job_variables_for_deployment_flow_run"
+    monkeypatch.setattr(deployments, name, check)
+    assert server.check_job_variables_once("3.8.8")
+    validate = getattr(deployments, name)
+
+    def deployment(which: str, *, pool_changed: int = 0) -> Any:
+        pool = SimpleNamespace(id="pool", updated=pool_changed)
+        return SimpleNamespace(id=which, updated=0, work_queue=SimpleNamespace(work_pool=pool))
+
+    plain, own = SimpleNamespace(job_variables={}), SimpleNamespace(job_variables={"env": {}})
+    for _ in range(3):
+        await validate(None, deployment("a"), plain)
+    assert checked == ["a"]
+    await validate(None, deployment("b"), plain)
+    await validate(None, deployment("a"), own)
+    await validate(None, deployment("a", pool_changed=1), plain)
+    await validate(None, SimpleNamespace(id="no queue", updated=0, work_queue=None), plain)
+    assert checked == ["a", "b", "a", "a", "no queue"]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="do not fit"):
+            await validate(None, deployment("wrong"), plain)
+    with pytest.raises(ValueError, match="do not fit"):
+        await validate(None, deployment("a"), SimpleNamespace(job_variables={"wrong": 1}))
+    assert checked[-3:] == ["wrong", "wrong", "a"]
+
+
+def test_job_variables_are_checked_as_prefect_does_where_it_was_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from prefect.server.api import deployments  # noqa: PLC0415  slow to import
+
+    name = "validate_job_variables_for_deployment_flow_run"
+    before = getattr(deployments, name)
+    assert not server.check_job_variables_once("3.10.0")
+    assert getattr(deployments, name) is before
+    monkeypatch.delattr(deployments, name)
+    assert not server.check_job_variables_once("3.8.8")
 
 
 def _run_server(settings: Settings) -> subprocess.CompletedProcess[str]:

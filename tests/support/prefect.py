@@ -79,10 +79,22 @@ class PrefectServer:
         }
 
 
-def start_server(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` for a process whose coverage is not measured.
+
+    Nearly all that Prefect's server and its start do is Prefect's; measuring it takes half as
+    much time again.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE")}
+
+
+def start_server(
+    settings: Settings, log: Path, *, measured: bool = False
+) -> subprocess.Popen[bytes]:
     """Start a server of its own process group and wait until it takes requests."""
+    inherited = clean_environment()
     environment = {
-        **clean_environment(),
+        **(inherited if measured else unmeasured(inherited)),
         "STABLEQUEUE_HOME": str(settings.home),
         "STABLEQUEUE_PREFECT_PORT": "0",
     }

@@ -317,6 +317,9 @@ async def test_what_the_host_knows_is_written_for_others_and_read_again(bench: B
         ("sub dir\\Other Model (v1) [x].ckpt", "other model (v1) [x]"),
         ("a/b.safetensors [31e35c80fc]", "b"),
         ("plain", "plain"),
+        ("sub dir/fresh (new) [2].safetensors", "fresh (new) [2]"),
+        ("fresh (new) [2]", "fresh (new) [2]"),  # as Forge reports it
+        ("sub dir/other [deadbeef00].safetensors [ac983c1424]", "other [deadbeef00]"),
     ],
 )
 def test_spellings_of_one_model_have_one_key(name: str, key: str) -> None:

@@ -4,8 +4,10 @@ import asyncio
 from typing import Any, cast
 from uuid import uuid4
 
+import pytest
 from prefect.client.orchestration import PrefectClient
 
+from stablequeue.worker import mirror as mirror_module
 from stablequeue.worker.mirror import Mirror
 
 
@@ -21,6 +23,8 @@ class _Prefect:
     """Answers with waiting runs of one pool."""
 
     def __init__(self, count: int) -> None:
+        self.committed = True
+        self.asked = 0
         self.rows = [
             {
                 "id": str(uuid4()),
@@ -34,6 +38,9 @@ class _Prefect:
 
     async def request(self, method: str, path: str, *, json: dict[str, Any]) -> _Answer:
         assert (method, path) == ("POST", "/flow_runs/filter")
+        self.asked += 1
+        if not self.committed:
+            return _Answer([])
         wanted = json["flow_runs"].get("id")
         return _Answer([row for row in self.rows if not wanted or row["id"] in wanted["any_"]])
 
@@ -46,4 +53,38 @@ async def test_a_run_that_was_missed_makes_all_of_them_known() -> None:
     async with asyncio.timeout(5):
         while len(list(mirror.runs)) < len(prefect.rows):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
+    await mirror.close()
+
+
+async def test_a_run_told_of_before_it_is_committed_is_looked_for_again() -> None:
+    prefect = _Prefect(2)
+    prefect.committed = False
+    mirror = Mirror(cast("PrefectClient", prefect), lambda: None, lambda _pool: None)
+    mirror._pools = {"any": str(uuid4())}  # pyright: ignore[reportPrivateUsage]  follows nothing
+    mirror.look_at([row["id"] for row in prefect.rows])
+    async with asyncio.timeout(5):
+        while prefect.asked < 2:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        assert not list(mirror.runs)
+        prefect.committed = True
+        while len(list(mirror.runs)) < 2:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    asked = prefect.asked
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+    assert prefect.asked == asked, "what was found is not looked for any more"
+    await mirror.close()
+
+
+async def test_a_run_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_module, "_GIVEN_UP_AFTER_S", 0.2)
+    prefect = _Prefect(1)
+    prefect.committed = False
+    mirror = Mirror(cast("PrefectClient", prefect), lambda: None, lambda _pool: None)
+    mirror._pools = {"any": str(uuid4())}  # pyright: ignore[reportPrivateUsage]  follows nothing
+    mirror.look_at([prefect.rows[0]["id"]])
+    async with asyncio.timeout(10):
+        while mirror._not_there or not prefect.asked:  # noqa: ASYNC110  # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0.01)
+    assert 1 < prefect.asked < 20
     await mirror.close()

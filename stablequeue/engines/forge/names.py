@@ -59,10 +59,13 @@ def find_checkpoint(wanted: str, checkpoints: Sequence[Checkpoint]) -> Checkpoin
     by_hash = [entry for entry in checkpoints if _has_hash(entry, digest)]
     if len(by_hash) == 1:
         return by_hash[0]
-    if by_hash:
-        raise NoMatch([entry.title for entry in by_hash[:MOST_SUGGESTIONS]])
-    unhashed = [entry for entry in checkpoints if not (entry.hash or entry.sha256)]
     name = _TITLE_HASH.sub("", wanted)
+    if by_hash:  # copies of one file: the name says which
+        try:
+            return find(name, by_hash, lambda entry: entry.name)
+        except NoMatch:
+            raise NoMatch([entry.title for entry in by_hash[:MOST_SUGGESTIONS]]) from None
+    unhashed = [entry for entry in checkpoints if not (entry.hash or entry.sha256)]
     try:
         return find(name, unhashed, lambda entry: entry.name)
     except NoMatch:
@@ -95,8 +98,10 @@ def find_lora(wanted: str, loras: Sequence[LoraFile]) -> LoraFile:
     tail = [lora for lora in loras if _is_tail(wanted, lora.path)]
     if len(tail) == 1:
         return tail[0]
+    key = wanted.casefold()
+    shared = tail or [lora for lora in loras if key == lora.alias.casefold() != ""]
     known = [name for lora in loras for name in (lora.name, lora.alias) if name]
-    raise NoMatch([lora.name for lora in tail[:MOST_SUGGESTIONS]] or suggest(wanted, known))
+    raise NoMatch([lora.name for lora in shared[:MOST_SUGGESTIONS]] or suggest(wanted, known))
 
 
 def find_title(wanted: str, titles: Iterable[str]) -> str:

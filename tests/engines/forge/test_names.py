@@ -83,6 +83,19 @@ def test_the_hash_decides_between_equal_names() -> None:
     assert set(refused.value.suggestions) == {one.title, two.title}
 
 
+def test_the_name_decides_between_copies_of_one_file() -> None:
+    one, two = entry("tiny.ckpt", "aaaaaaaaaa"), entry("sub dir/tiny [v1].ckpt", "aaaaaaaaaa")
+    for wanted, found in (
+        ("tiny [aaaaaaaaaa]", one),  # as Forge's short titles
+        ("TINY.ckpt [aaaaaaaaaa]", one),
+        ("sub dir\\tiny [v1].ckpt [aaaaaaaaaa]", two),
+    ):
+        assert find_checkpoint(wanted, [one, two]) == found
+    with pytest.raises(NoMatch) as refused:
+        find_checkpoint("aaaaaaaaaa", [one, two])
+    assert set(refused.value.suggestions) == {one.title, two.title}
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -150,6 +163,12 @@ def test_a_lora_is_found_by_name_alias_or_path(wanted: str, name: str) -> None:
 def test_an_ambiguous_or_unknown_lora_is_refused(wanted: str) -> None:
     with pytest.raises(NoMatch):
         find_lora(wanted, LORAS)
+
+
+def test_an_alias_of_several_loras_is_refused_with_their_names() -> None:
+    with pytest.raises(NoMatch) as refused:
+        find_lora("pair", LORAS)
+    assert refused.value.suggestions == ("twin", "twin2")
 
 
 def test_titles_are_found_whatever_their_case() -> None:
