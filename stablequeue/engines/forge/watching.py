@@ -140,7 +140,9 @@ class _Watch:
             post.stopped_stamps.add(state.job_timestamp)
 
     def _described(self, fraction: float, state: State, preview: bytes | None) -> Progress:
-        steps, step = max(state.sampling_steps, 0), max(state.sampling_step, 0)
+        step = max(state.sampling_step, 0)
+        # Until the first step of a job, Forge still tells how many the job before had.
+        steps = max(state.sampling_steps, 0) if step or self._fraction > 0 else 0
         if state.job_count < 0:
             return Progress(phase=Phase.LOADING, fraction=self._fraction or None)
         over = fraction >= 1 or (state.job_count > 0 and state.job_no >= state.job_count)

@@ -150,6 +150,24 @@ async def observed(engine: Forge, ticket: Ticket, into: list[Progress]) -> None:
         into.append(progress)  # noqa: PERF401 - read while it grows
 
 
+async def test_the_steps_of_the_job_before_are_not_shown_as_ours(
+    server: Scripted, engine: Forge, tmp_path: Path
+) -> None:
+    ticket = await submitted(engine)
+    job = await server.job()
+    seen: list[Progress] = []
+    observing = asyncio.create_task(observed(engine, ticket, seen))
+    server.state |= {"job_count": 1, "job_no": 0, "sampling_step": 0, "sampling_steps": 40}
+    await until(lambda: seen and seen[-1].phase is Phase.SAMPLING)
+    assert {progress.steps for progress in seen} == {0}
+    server.state |= {"sampling_step": 1, "sampling_steps": 2}
+    server.progress = 0.5
+    await until(lambda: seen[-1].steps == 2)
+    job.go.set()
+    await engine.collect(ticket, tmp_path)
+    await asyncio.wait_for(observing, 5)
+
+
 async def test_progress_goes_from_loading_to_the_end_and_never_back(
     server: Scripted, engine: Forge, tmp_path: Path
 ) -> None:
