@@ -52,6 +52,7 @@ class _Watch:
     ticket: Ticket
     ended: bool = False
     _fraction: float = 0.0
+    _stepped: bool = False
     _preview_id: int = -1
     _unseen: int = 0
     _polls: int = 0
@@ -142,7 +143,8 @@ class _Watch:
     def _described(self, fraction: float, state: State, preview: bytes | None) -> Progress:
         step = max(state.sampling_step, 0)
         # Until the first step of a job, Forge still tells how many the job before had.
-        steps = max(state.sampling_steps, 0) if step or self._fraction > 0 else 0
+        self._stepped = self._stepped or step > 0
+        steps = max(state.sampling_steps, 0) if self._stepped else 0
         if state.job_count < 0:
             return Progress(phase=Phase.LOADING, fraction=self._fraction or None)
         over = fraction >= 1 or (state.job_count > 0 and state.job_no >= state.job_count)
