@@ -100,11 +100,15 @@ class Follower:
             self._unsent.discard(prompt_id)
 
     async def look(self, prompt_id: str, *, max_age_s: float = 0.0) -> Look:
-        """Say where a prompt is; a look not older than `max_age_s` is used again."""
+        """Say where a prompt is; a look not older than `max_age_s` is used again.
+
+        One that did not find it is not: it may have been sent since.
+        """
         shared = self._shared.setdefault(prompt_id, _Shared())
         asked = time.monotonic()
         async with shared.lock:
-            if shared.look.ended is None and asked - shared.at >= max_age_s:
+            usable = asked - shared.at < max_age_s and shared.look.located is not Located.GONE
+            if shared.look.ended is None and not usable:
                 shared.look = await self._look(prompt_id)
                 shared.at = time.monotonic()
                 await self._mind_silence(shared)

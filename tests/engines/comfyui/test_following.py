@@ -233,6 +233,32 @@ async def test_an_observation_ends_when_the_server_forgot_the_job(
     assert seen.last.phase is not Phase.DONE
 
 
+async def test_an_observer_that_looked_before_the_job_was_sent_looks_anew(
+    engine: ComfyUI, server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than the test: a look that did not find it must not count again with each message.
+    monkeypatch.setattr(following, "POLL_S", 30.0)
+    monkeypatch.setattr(following, "POLL_WITHOUT_PUSH_S", 30.0)
+    made = job()
+    ticket = engine.ticket(made)
+    async with observed(engine, ticket) as (seen, task):
+        submitting = asyncio.create_task(engine.submit(ticket, made))
+        await until(lambda: server.count("GET /queue"))
+        sent = await submitting
+        server.run(sent.remote_id)
+        for step in (1, 2, 3):
+            await server.say(
+                sent.data["client_id"],
+                "progress",
+                node="5",
+                value=step,
+                max=40,
+                prompt_id=sent.remote_id,
+            )
+            await until(lambda step=step: task.done() or (seen and seen.last.step == step))
+            assert not task.done()
+
+
 async def test_an_observation_may_begin_before_the_job_is_sent(
     engine: ComfyUI, server: Scripted
 ) -> None:
