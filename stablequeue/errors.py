@@ -167,8 +167,16 @@ class ModelMissing(JobRejected):
 
     def __init__(self, server: str, field: str, name: str, suggestions: Sequence[str] = ()) -> None:
         self.field, self.name, self.suggestions = field, name, tuple(suggestions)
-        like = f" Did you mean: {', '.join(self.suggestions)}?" if self.suggestions else ""
-        super().__init__(server, f"{field}: there is no {name!r} on this server.{like}")
+        everywhere = server == "any"
+        if self.suggestions:
+            advice = f"Did you mean: {', '.join(self.suggestions)}?"
+        else:
+            which = "" if everywhere else f" {server}"
+            advice = f"What there is: stablequeue servers test{which} -v"
+        # A prompt names models only by its LoRA tags.
+        kind = "LoRA " if field in {"prompt", "negative_prompt"} else ""
+        where = "any server" if everywhere else "this server"
+        super().__init__(server, f"{field}: there is no {kind}{name!r} on {where}. {advice}")
         self.args = (server, field, name, tuple(suggestions))
 
 

@@ -74,7 +74,7 @@ class Run:
         self.stopped = False
         self._flow = asyncio.current_task()
         self._progress: UUID | None = None
-        self._phase = ""
+        self._phase = ("", "")
         self._began = self._looked = time.monotonic()
         self._showing: asyncio.Task[None] | None = None
         self._begun_showing = False
@@ -84,9 +84,9 @@ class Run:
 
         Not forced: a person's cancel that came a moment before stands.
         """
-        if name == self._phase:
+        if (name, message) == self._phase:
             return
-        self._phase = name
+        self._phase = (name, message)
         await self.quiet()
         if given.get() is None:
             await self._show_phase(name, message)
@@ -122,7 +122,11 @@ class Run:
         if (warm := given.get()) is not None:
             warm.tell({"progress": snapshot.fraction, "server": self.job.server.alias})
         waiting = snapshot.phase is Phase.WAITING
-        await self.phase("Waiting" if waiting else "Generating", snapshot.message)
+        # What it waits for belongs to the state; steps change too often and stand in the artifact.
+        if waiting:
+            await self.phase("Waiting", snapshot.message)
+        else:
+            await self.phase("Generating")
         if self._progress is None and not self._worth_progress():
             return
         percent = round(snapshot.fraction * 100, 1)

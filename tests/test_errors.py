@@ -59,3 +59,12 @@ def test_a_refusal_names_the_field_and_what_is_allowed() -> None:
     assert str(missing).startswith("gpu: checkpoint: there is no 'nope'")
     assert str(missing).endswith("Did you mean: nape, note?")
     assert "It offers: Euler" in str(Unsupported("gpu", "sampler", "not there", ["Euler"]))
+
+
+def test_a_missing_model_says_what_kind_where_and_how_to_see_what_there_is() -> None:
+    tag = str(ModelMissing("gpu", "prompt", "nope"))
+    assert "prompt: there is no LoRA 'nope' on this server." in tag
+    assert tag.endswith("stablequeue servers test gpu -v")
+    everywhere = str(ModelMissing("any", "checkpoint", "nope"))
+    assert "there is no 'nope' on any server." in everywhere
+    assert everywhere.endswith("stablequeue servers test -v")

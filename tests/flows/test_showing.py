@@ -1,0 +1,50 @@
+"""What a run says of itself while it works, without a Prefect server."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.responses import SetStateStatus
+
+from stablequeue.engines.base import Phase
+from stablequeue.flowshow import Run
+from stablequeue.pipeline.job import Job
+from stablequeue.pipeline.monitor import Snapshot
+
+
+class Prefect:
+    """Stands in for the client; notes what it was told."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[str, str]] = []
+
+    async def set_flow_run_state(self, _run: object, state: Any) -> SimpleNamespace:
+        self.states.append((state.name, state.message))
+        return SimpleNamespace(status=SetStateStatus.ACCEPT)
+
+    async def create_artifact(self, _artifact: object) -> SimpleNamespace:
+        return SimpleNamespace(id=uuid4())
+
+    async def update_artifact(self, _id: object, _change: object) -> None:
+        """Nothing is kept of it."""
+
+
+async def test_the_state_says_what_the_run_waits_for_now_and_no_step_that_soon_is_old() -> None:
+    prefect = Prefect()
+    job = SimpleNamespace(id=str(uuid4()), server=SimpleNamespace(alias="gpu"))
+    run = Run(flow_run_id=uuid4(), job=cast("Job", job), client=cast("PrefectClient", prefect))
+
+    async def told(phase: Phase, message: str) -> None:
+        await run.report(Snapshot(phase, 0.0, 1, 1, message))
+
+    await told(Phase.WAITING, "Waiting for the card host/0")
+    await told(Phase.WAITING, "Waiting for somebody else on the server")
+    await told(Phase.WAITING, "Waiting for somebody else on the server")
+    await told(Phase.SAMPLING, "Step 0 of 40")  # of the job before, as Forge tells at first
+    await told(Phase.SAMPLING, "Step 1 of 2")
+    assert prefect.states == [
+        ("Waiting", "Waiting for the card host/0"),
+        ("Waiting", "Waiting for somebody else on the server"),
+        ("Generating", "on gpu"),
+    ]
