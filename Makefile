@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-JOBS ?= 4
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types pytest house chaos bench format wheel docs clean
@@ -47,7 +47,8 @@ types: $(STAMP)
 
 pytest: $(STAMP)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadgroup -m "not live and not house and not chaos"
+	$(BIN)/coverage run -m pytest -n $(JOBS) -m "not live and not prefect and not house and not chaos"
+	$(BIN)/coverage run -m pytest -m "prefect and not live and not house and not chaos"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --skip-covered --sort=cover
 
