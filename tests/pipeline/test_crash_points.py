@@ -51,8 +51,10 @@ class JobRunner:
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
-    def last_moment(self) -> str:
-        return self.trace.read_text(encoding="utf-8").splitlines()[-1]
+    def moments(self) -> list[str]:
+        """What the last run reached, in order."""
+        lines = self.trace.read_text(encoding="utf-8").splitlines()
+        return [line.split(" ", 1)[1] for line in lines]
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -89,11 +91,13 @@ def test_a_process_may_die_at_every_moment_and_the_picture_is_made_and_stored_on
         with serve_sandbox(protocol) as server:
             # What is slow happens once before: the catalogue's migration, the model's load.
             assert runner.run(_command(protocol, server, seed=1))["ok"]
+            whole = runner.moments()
             moments = _die_everywhere(protocol, runner, server, first)
     finally:
         runner.close()
 
-    assert sum(count for moment, count in moments.items() if moment.endswith(" commit")) > 1
+    assert sum(moment.endswith(" commit") for moment in whole) > 8
+    assert sum(moment.startswith("after os.") for moment in whole) > 1
     assert sum(moments.values()) > 8
 
 
@@ -107,8 +111,8 @@ def _die_everywhere(protocol: str, runner: JobRunner, server: Sandbox, first: in
         if not died["died"]:
             assert died["ok"], died
             break
-        moment = runner.last_moment()
-        moments[moment.split(" ", 1)[1].split("/")[0]] += 1
+        moment = runner.moments()[-1]
+        moments[moment.split("/")[0]] += 1
 
         after = runner.run(command)
 
