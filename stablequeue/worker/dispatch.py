@@ -22,16 +22,15 @@ from prefect.exceptions import ObjectNotFound
 from stablequeue.errors import QueueError
 from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
-from stablequeue.model_names import model_key
 from stablequeue.prefect_api import open_prefect
 from stablequeue.servers import ANY
 from stablequeue.settings import Settings
 from stablequeue.worker.ability import Abilities, Lack
 from stablequeue.worker.ahead import may_take_ahead
 from stablequeue.worker.cancelling import Cancelling
-from stablequeue.worker.cards import Ask, Cards
-from stablequeue.worker.channel import Message
+from stablequeue.worker.cards import Cards
 from stablequeue.worker.health import Health
+from stablequeue.worker.hearing import Hearing
 from stablequeue.worker.knowledge import PoolState, ServerState, Taken
 from stablequeue.worker.mirror import Mirror, Seen
 from stablequeue.worker.policy import pick
@@ -54,7 +53,6 @@ _ROW_GOOD_FOR_S = 1.0
 _AHEAD_LOOK_S = 0.1
 _BEGUN_GOOD_FOR_S = 3.0
 _TIER_NAMES = ("interactive", "normal", "bulk")
-_SPEAKS_AGAINST = {"engine_unreachable", "engine_stalled", "engine_busy"}
 
 
 class Scheduling:
@@ -77,7 +75,16 @@ class Scheduling:
         self.cancelling = Cancelling(
             self._client, self._tickets, self.cards.unsettled, self._in_background
         )
-        self.warmth = Warmth(self._hear, self.cancelling.still_there, **warmth)
+        self.hearing = Hearing(
+            self._servers,
+            self._owner,
+            cards=self.cards,
+            cancelling=self.cancelling,
+            health=self._health,
+            wake=self._wake.set,
+            runner_of=self._runner_of,
+        )
+        self.warmth = Warmth(self.hearing.hear, self.cancelling.still_there, **warmth)
         self._mirror: Mirror | None = None
         self._due: asyncio.TimerHandle | None = None
 
@@ -156,67 +163,7 @@ class Scheduling:
         with open_prefect(self._settings) as api:
             settle(api, run_id, "Its process died; the job goes on from what it had begun.")
 
-    # ---- what the processes of runs say
-
-    def _hear(self, run_id: str, message: Message) -> None:
-        server = self._servers.get(self._owner.get(run_id, ""))
-        taken = server.taken.get(run_id) if server is not None else None
-        match message.get("card"):
-            case "ask":
-                self._ask_card(run_id, message)
-            case "tail":
-                self.cards.nearly_done(run_id)
-            case "release":
-                if taken is not None:
-                    taken.released = True
-                self.cards.release(run_id, settled=not message.get("unsettled"))
-                self._wake.set()
-            case _:
-                self._learn(run_id, server, taken, message)
-
-    def _learn(
-        self, run_id: str, server: ServerState | None, taken: Taken | None, message: Message
-    ) -> None:
-        if server is None:
-            alias = str(message.get("server") or "")
-            server = self._servers.get(alias)
-            if server is None:
-                return
-        if "progress" in message and taken is not None:
-            taken.progress = float(message["progress"])
-            if taken.progress > 0:
-                self._wake.set()
-        if "made_s" in message:
-            server.faults = 0
-            checkpoint = model_key(str(message.get("checkpoint") or ""))
-            server.measured(checkpoint, float(message["made_s"]))
-        if "prepared_s" in message:
-            server.prepare_s = 0.7 * server.prepare_s + 0.3 * float(message["prepared_s"])
-        if "unsettled" in message:
-            self.cancelling.stop(run_id, str(message["unsettled"]), server.config)
-        if (fault := str(message.get("fault") or "")) in _SPEAKS_AGAINST:
-            self._health.quarantine(server, str(message.get("why") or fault))
-
-    def _ask_card(self, run_id: str, message: Message) -> None:
-        runner = self._runner_of(run_id)
-        if runner is None:
-            return
-        about: Mapping[str, Any] = message.get("about") or {}
-
-        def grant() -> None:
-            server = self._servers.get(str(message["server"]))
-            if server is not None and (taken := server.taken.get(run_id)) is not None:
-                taken.granted_at = time.monotonic()
-            runner.say({"card": "granted"})
-
-        ask = Ask(
-            run=run_id,
-            job=str(about.get("job") or ""),
-            server=str(message["server"]),
-            depth=int(message.get("depth") or 1),
-            grant=grant,
-        )
-        self.cards.ask(str(message["key"]), ask)
+    # ---- the processes of runs
 
     def _runner_of(self, run_id: str) -> Runner | None:
         return next((one for one in self.warmth.runners.all if one.run == run_id), None)
