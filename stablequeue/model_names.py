@@ -18,7 +18,8 @@ MOST_SUGGESTIONS = 5
 _COMPARED = 300
 """Characters of a name that are compared for suggestions; it takes the square of their number."""
 
-_HASH = re.compile(r" \[[0-9a-f]+\]$")
+TITLE_HASH = re.compile(r" \[([0-9a-fA-F]{8,64})\]$")
+"""What A1111 and Forge put behind a name: the beginning of the file's SHA-256, 8 or 10 digits."""
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ def model_key(name: str) -> str:
     Forge lists `folder/name.safetensors [hash]` and reports `name`. A file's own name may end like
     a hash: only what stands behind a suffix is one.
     """
-    bare = _HASH.sub("", name)
+    bare = TITLE_HASH.sub("", name)
     return stem(name if without_suffix(bare) == bare else bare).casefold()
 
 

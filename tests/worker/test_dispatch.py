@@ -224,9 +224,9 @@ async def test_a_server_in_quarantine_gets_nothing_and_nothing_waits_for_it(benc
 async def test_a_fault_that_speaks_against_a_server_puts_it_in_quarantine(bench: Bench) -> None:
     server = bench.server("a")
     await bench.decide(seen("r", "a"))
-    bench.state._hear("r", {"told": "r", "fault": "model_missing", "why": "x"})
+    bench.scheduling.hearing.hear("r", {"told": "r", "fault": "model_missing", "why": "x"})
     assert not server.quarantined
-    bench.state._hear("r", {"told": "r", "fault": "engine_unreachable", "why": "gone"})
+    bench.scheduling.hearing.hear("r", {"told": "r", "fault": "engine_unreachable", "why": "gone"})
     assert server.quarantined == "gone"
     for task in bench.state._tasks:
         task.cancel()
@@ -249,7 +249,7 @@ async def test_runs_whose_checkpoint_is_loaded_go_first_and_the_others_are_told(
     runs = [
         seen("first", "gpu", place=-50, checkpoint="a.safetensors"),
         *[
-            seen(f"b{n}", "gpu", place=-40 + n, checkpoint="dir/b.safetensors [abc]")
+            seen(f"b{n}", "gpu", place=-40 + n, checkpoint="dir/b.safetensors [abcdef0123]")
             for n in range(9)
         ],
     ]

@@ -4,15 +4,12 @@ Model names are relative paths with the *server's* separator, and a name counts 
 string of its list (scenario 19).
 """
 
-import re
 from collections.abc import Sequence
 
 from stablequeue import model_names as names
 from stablequeue.model_names import NoMatch
 
 __all__ = ["NoMatch", "find", "is_model_file", "suggest"]
-
-_HASH = re.compile(r" \[[0-9a-fA-F]{6,64}\]$")
 
 
 def find(wanted: str, available: Sequence[str]) -> str:
@@ -24,7 +21,7 @@ def find(wanted: str, available: Sequence[str]) -> str:
     Raises:
         NoMatch: Nothing fits, or several entries do.
     """
-    for candidate in dict.fromkeys((wanted, _HASH.sub("", wanted))):
+    for candidate in dict.fromkeys((wanted, names.TITLE_HASH.sub("", wanted))):
         if (found := names.search(candidate, available, str)) is not None:
             return found
     raise NoMatch(suggest(wanted, available))
@@ -32,7 +29,7 @@ def find(wanted: str, available: Sequence[str]) -> str:
 
 def suggest(wanted: str, available: Sequence[str]) -> tuple[str, ...]:
     """Return names that look like `wanted`, the most alike first."""
-    return names.suggest(_HASH.sub("", wanted), available)
+    return names.suggest(names.TITLE_HASH.sub("", wanted), available)
 
 
 def is_model_file(name: str) -> bool:

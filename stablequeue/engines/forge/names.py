@@ -1,4 +1,4 @@
-"""Finding Forge's own name for what a request names; the rules stand in `engines.names`.
+"""Finding Forge's own name for what a request names; the rules stand in `model_names`.
 
 The server replaces a name it does not know by the loaded model without a word, and knows names
 only as exact strings (recordings `override_ckpt_*`). So we search its lists ourselves and send one
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from stablequeue.engines.forge.answers import Checkpoint, LoraFile
 from stablequeue.model_names import (
     MOST_SUGGESTIONS,
+    TITLE_HASH,
     NoMatch,
     base,
     find,
@@ -33,7 +34,6 @@ __all__ = [
     "suggest",
 ]
 
-_TITLE_HASH = re.compile(r" \[([0-9a-fA-F]{8,64})\]$")
 _BARE_HASH = re.compile(r"[0-9a-fA-F]{10,64}")
 
 
@@ -52,30 +52,26 @@ def find_checkpoint(wanted: str, checkpoints: Sequence[Checkpoint]) -> Checkpoin
     try:
         return find(wanted, checkpoints, lambda entry: entry.name)
     except NoMatch as error:
-        told = _TITLE_HASH.search(wanted)
+        told = TITLE_HASH.search(wanted)
         digest = told.group(1) if told else wanted if _BARE_HASH.fullmatch(wanted) else ""
         if not digest:
             raise NoMatch(_titles(error, checkpoints)) from None
     by_hash = [entry for entry in checkpoints if _has_hash(entry, digest)]
     if len(by_hash) == 1:
         return by_hash[0]
-    name = _TITLE_HASH.sub("", wanted)
-    if by_hash:  # copies of one file: the name says which
-        try:
-            return find(name, by_hash, lambda entry: entry.name)
-        except NoMatch:
-            raise NoMatch([entry.title for entry in by_hash[:MOST_SUGGESTIONS]]) from None
+    name = TITLE_HASH.sub("", wanted)
     unhashed = [entry for entry in checkpoints if not (entry.hash or entry.sha256)]
-    try:
-        return find(name, unhashed, lambda entry: entry.name)
+    try:  # copies of one file have one hash: the name says which
+        return find(name, by_hash or unhashed, lambda entry: entry.name)
     except NoMatch:
-        everything = [entry.name for entry in checkpoints]
-        raise NoMatch(_titles(NoMatch(suggest(name, everything)), checkpoints)) from None
+        alike = suggest(name, [entry.name for entry in checkpoints])
+        titles = [entry.title for entry in by_hash[:MOST_SUGGESTIONS]]
+        raise NoMatch(titles or _titles(NoMatch(alike), checkpoints)) from None
 
 
 def expected_hash(wanted: str, found: Checkpoint) -> str:
     """Return the hash the picture must report, 10 digits; empty while nobody knows it."""
-    told = _TITLE_HASH.search(wanted)
+    told = TITLE_HASH.search(wanted)
     return (found.hash or found.sha256 or (told.group(1) if told else ""))[:10].casefold()
 
 
