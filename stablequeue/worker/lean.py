@@ -27,8 +27,8 @@ logger = logging.getLogger("stablequeue.worker")
 SUSPENDED = "Suspended"
 """Name of the state of a suspended run."""
 
-keeps_no_results: ContextVar[bool] = ContextVar("keeps_no_results", default=False)
-"""Whether the flow that runs is one of ours that never keeps a result."""
+runs_ours: ContextVar[bool] = ContextVar("runs_ours", default=False)
+"""Whether the flow that runs is one of ours: they keep no results."""
 
 _OBSERVE = "observe_flow_run_suspension"
 _EMIT = "emit_task_run_state_change_event"
@@ -66,7 +66,7 @@ def _told_when_it_runs(emit: Callable[..., Any]) -> Callable[..., Any]:
     def spared(
         *, initial_state: State[Any] | None, validated_state: State[Any], **more: Any
     ) -> Any:
-        if initial_state is None and validated_state.is_pending() and keeps_no_results.get():
+        if initial_state is None and validated_state.is_pending() and runs_ours.get():
             return None
         return emit(initial_state=initial_state, validated_state=validated_state, **more)
 
@@ -76,10 +76,10 @@ def _told_when_it_runs(emit: Callable[..., Any]) -> Callable[..., Any]:
 
 def _unless_needless(read: Callable[[], Any], *, waits: bool) -> Callable[[], Any]:
     async def later() -> UUID | None:
-        return None if keeps_no_results.get() else await read()
+        return None if runs_ours.get() else await read()
 
     def at_once() -> UUID | None:
-        return None if keeps_no_results.get() else read()
+        return None if runs_ours.get() else read()
 
     spared: Callable[[], Any] = later if waits else at_once
     setattr(spared, "spared", True)  # noqa: B010  a function has no such attribute by itself

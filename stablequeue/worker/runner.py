@@ -41,7 +41,7 @@ from stablequeue.settings import Settings, load
 from stablequeue.warm import Warm, given
 from stablequeue.worker.channel import HostConnection, Message, address_from_environment
 from stablequeue.worker.freshness import CodeSeen
-from stablequeue.worker.lean import keeps_no_results, spare, suspend
+from stablequeue.worker.lean import runs_ours, spare, suspend
 from stablequeue.worker.presence import present
 from stablequeue.worker.project_flows import AnyFlow, flow_at
 from stablequeue.worker.stopping import run_stoppable, tell_flows
@@ -198,7 +198,7 @@ class Runner:
 
         def begin() -> Any:
             given.set(warm)
-            keeps_no_results.set(bool(order.get("entrypoint")) and flow.persist_result is False)
+            runs_ours.set(bool(order.get("entrypoint")) and flow.persist_result is False)
             return run_flow(flow, flow_run=flow_run, error_logger=cast("logging.Logger", log))
 
         async def whole() -> None:

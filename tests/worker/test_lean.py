@@ -1,7 +1,7 @@
 """What a warm process is spared, and only for flows of ours that keep no results."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -18,7 +18,7 @@ FLOWS, TASKS = cast("Any", flow_engine), cast("Any", task_engine)
 
 
 @pytest.fixture(autouse=True)
-def stock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def stock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Put what tells in place of Prefect's own; return what it was asked."""
     told: list[str] = []
 
@@ -39,7 +39,9 @@ def stock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(results, "_read_server_default_result_storage_block_id", read)
     monkeypatch.setattr(results, "_aread_server_default_result_storage_block_id", read_async)
     lean.spare()
-    return told
+    before = lean.runs_ours.set(False)
+    yield told
+    lean.runs_ours.reset(before)
 
 
 def emit(before: State[Any] | None, state: State[Any]) -> Any:
@@ -50,7 +52,7 @@ def emit(before: State[Any] | None, state: State[Any]) -> Any:
 
 
 def test_a_task_of_ours_is_told_of_when_it_runs(stock: list[str]) -> None:
-    lean.keeps_no_results.set(True)
+    lean.runs_ours.set(True)
     assert emit(None, Pending()) is None
     assert emit(Pending(), Running()) == "an event"
     assert emit(Running(), Completed()) == "an event"
@@ -58,13 +60,13 @@ def test_a_task_of_ours_is_told_of_when_it_runs(stock: list[str]) -> None:
 
 
 def test_a_task_that_waits_again_is_told_of(stock: list[str]) -> None:
-    lean.keeps_no_results.set(True)
+    lean.runs_ours.set(True)
     emit(Running(), Pending())
     assert stock == ["Pending"]
 
 
 def test_every_state_of_somebody_elses_task_is_told(stock: list[str]) -> None:
-    lean.keeps_no_results.set(False)
+    lean.runs_ours.set(False)
     for before, state in ((None, Pending()), (Pending(), Running()), (Running(), Completed())):
         emit(before, state)
     assert stock == ["Pending", "Running", "Completed"]
@@ -75,11 +77,11 @@ async def test_a_store_for_results_is_asked_for_only_where_results_are_kept(
 ) -> None:
     at_once = cast("Callable[[], Any]", results._read_server_default_result_storage_block_id)  # pyright: ignore[reportPrivateUsage]
     later = cast("Callable[[], Any]", results._aread_server_default_result_storage_block_id)  # pyright: ignore[reportPrivateUsage]
-    lean.keeps_no_results.set(True)
+    lean.runs_ours.set(True)
     assert at_once() is None
     assert await later() is None
     assert stock == []
-    lean.keeps_no_results.set(False)
+    lean.runs_ours.set(False)
     assert at_once() == STORAGE
     assert await later() == STORAGE
 
