@@ -14,18 +14,12 @@ hypothesis.settings.register_profile("shared", deadline=None, phases=quick)
 hypothesis.settings.load_profile("shared")
 
 
-WHOLE_PROCESSES = ("test_bootstrap.py", "test_contract.py", "test_host.py", "test_server.py")
-"""They start servers and workers of their own."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fit tests to what they share.
 
-    One that happens to start Prefect's server gets the time that takes. All that use it are marked
-    and run one after the other: side by side they would register the same block types at the same
-    moment, and keep a small machine from answering in time. Beside them may run those that start
-    processes of their own, one after the other too.
+    One that happens to start Prefect's server gets the time that takes, and all that use it are
+    marked: run side by side they would register the same block types at the same moment, and keep
+    a small machine from answering in time.
     """
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
@@ -33,6 +27,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(300))
         if "prefect_server" in fixtures:
             item.add_marker(pytest.mark.prefect)
-        if item.get_closest_marker("prefect") is not None:
-            own = item.path.name in WHOLE_PROCESSES
-            item.add_marker(pytest.mark.xdist_group("processes" if own else "prefect"))

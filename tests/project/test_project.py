@@ -53,6 +53,24 @@ def test_another_folder_can_use_our_tasks(tmp_path: Path, script: bool) -> None:
     assert done.stdout.strip() == str(CHECKOUT / "tasks" / "__init__.py")
 
 
+@pytest.mark.parametrize("script", [False, True])
+def test_a_process_of_ours_moves_out_of_whatever_folder_it_was_started_in(
+    tmp_path: Path, script: bool
+) -> None:
+    (tmp_path / "tasks.py").write_text("raise AssertionError")
+    code = (
+        "import os\n"
+        "from stablequeue.project import move_in, project_dir\n"
+        "assert move_in() == project_dir()\n"
+        "assert os.getcwd() == str(project_dir())\n"
+        "import tasks.policy\n"
+        "print(tasks.__file__)"
+    )
+    done = python(code, tmp_path, script=script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(CHECKOUT / "tasks" / "__init__.py")
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("file", ["{}/__init__.py", "{}/mine.py", "{}.py"])
 @pytest.mark.parametrize("script", [False, True])

@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ from stablequeue.errors import StoreUnavailable, UnsafeName
 from stablequeue.storage import FolderStoreConfig
 from stablequeue.storage.folder import FolderStore
 
+NOBODY = 65534
 KEY = "2026-11-21/143502-a-cat-s7-1a2b3c4d-0.png"
 
 
@@ -110,13 +114,33 @@ def test_a_file_in_the_folders_place_is_an_outage(folder: Path, picture: Path) -
         put(FolderStore(FolderStoreConfig(folder=folder)), picture)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+@contextmanager
+def unprivileged(picture: Path) -> Generator[None]:
+    """Be nobody for a while where the tests run as root, who may write everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    temporary = [path for path in picture.parents if path.is_relative_to(tempfile.gettempdir())]
+    modes = {path: path.stat().st_mode for path in temporary}
+    for path, mode in modes.items():
+        path.chmod(mode | 0o011)  # to be passed through
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are others there")
 def test_a_folder_without_permission_is_an_outage(
     store: FolderStore, folder: Path, picture: Path
 ) -> None:
-    folder.mkdir(mode=0o500)
-    with pytest.raises(StoreUnavailable, match="permission"):
+    folder.mkdir(mode=0o555)
+    with unprivileged(picture), pytest.raises(StoreUnavailable, match="permission"):
         put(store, picture)
+    assert files(folder) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

@@ -69,10 +69,9 @@ async def test_a_run_told_of_before_it_is_committed_is_looked_for_again() -> Non
         prefect.committed = True
         while len(list(mirror.runs)) < 2:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
-    asked = prefect.asked
-    for _ in range(20):
-        await asyncio.sleep(0.01)
-    assert prefect.asked == asked, "what was found is not looked for any more"
+        while mirror._not_there:  # noqa: ASYNC110  # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0)
+    assert mirror._again is None, "what was found is not looked for any more"  # pyright: ignore[reportPrivateUsage]
     await mirror.close()
 
 

@@ -1,6 +1,5 @@
 """What Prefect's executor is told of a run in a warm process."""
 
-import asyncio
 from typing import cast
 from uuid import uuid4
 
@@ -42,7 +41,6 @@ async def test_the_death_of_a_run_that_goes_on_is_none_to_prefect(*, goes_on: bo
     handles: list[ProcessHandle] = []
     async with anyio.create_task_group() as group:
         handles.append(await group.start(starter.start, FlowRun(flow_id=uuid4(), name="r")))
-        await asyncio.sleep(0)
         lender.runner.gone(-9)
     assert starter.exit_code == -9
     assert handles[0].returncode == (0 if goes_on else -9)

@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,46 +152,47 @@ async def observed(engine: Forge, ticket: Ticket, into: list[Progress]) -> None:
         into.append(progress)  # noqa: PERF401 - read while it grows
 
 
-async def test_the_steps_of_the_job_before_are_not_shown_as_ours(
-    server: Scripted, engine: Forge, tmp_path: Path
-) -> None:
+@asynccontextmanager
+async def watched(server: Scripted, engine: Forge, spool: Path) -> AsyncGenerator[list[Progress]]:
+    """Give what is seen of a job, while it is; then let the job end, and the watching with it."""
     ticket = await submitted(engine)
     job = await server.job()
     seen: list[Progress] = []
     observing = asyncio.create_task(observed(engine, ticket, seen))
-    server.state |= {"job_count": 1, "job_no": 0, "sampling_step": 0, "sampling_steps": 40}
-    await until(lambda: seen and seen[-1].phase is Phase.SAMPLING)
-    assert {progress.steps for progress in seen} == {0}
-    server.state |= {"sampling_step": 1, "sampling_steps": 2}
-    server.progress = 0.5
-    await until(lambda: seen[-1].steps == 2)
+    yield seen
     job.go.set()
-    await engine.collect(ticket, tmp_path)
+    await engine.collect(ticket, spool)
     await asyncio.wait_for(observing, 5)
+
+
+async def test_the_steps_of_the_job_before_are_not_shown_as_ours(
+    server: Scripted, engine: Forge, tmp_path: Path
+) -> None:
+    async with watched(server, engine, tmp_path) as seen:
+        server.state |= {"job_count": 1, "job_no": 0, "sampling_step": 0, "sampling_steps": 40}
+        await until(lambda: seen and seen[-1].phase is Phase.SAMPLING)
+        assert {progress.steps for progress in seen} == {0}
+        server.state |= {"sampling_step": 1, "sampling_steps": 2}
+        server.progress = 0.5
+        await until(lambda: seen[-1].steps == 2)
 
 
 async def test_progress_goes_from_loading_to_the_end_and_never_back(
     server: Scripted, engine: Forge, tmp_path: Path
 ) -> None:
-    ticket = await submitted(engine)
-    job = await server.job()
-    seen: list[Progress] = []
-    observing = asyncio.create_task(observed(engine, ticket, seen))
-    server.state["job_count"] = -1
-    await until(lambda: seen and seen[-1].phase is Phase.LOADING)
-    # Two passes, as recorded: the second begins before the first one's end was told.
-    for count, number, step, fraction in ((2, 0, 2, 0.25), (2, 1, 0, 0.2), (2, 1, 3, 0.9)):
-        server.state |= {"job_count": count, "job_no": number, "sampling_step": step}
-        server.progress = fraction
-        length = len(seen)
-        await until(lambda length=length: len(seen) > length + 1)
-        assert seen[-1].phase is Phase.SAMPLING
-        assert seen[-1].message == f"Pass {number + 1} of 2, step {step} of 4"
-    server.state["job_no"] = 2
-    await until(lambda: seen[-1].phase is Phase.FINISHING)
-    job.go.set()
-    await engine.collect(ticket, tmp_path)
-    await asyncio.wait_for(observing, 5)
+    async with watched(server, engine, tmp_path) as seen:
+        server.state["job_count"] = -1
+        await until(lambda: seen and seen[-1].phase is Phase.LOADING)
+        # Two passes, as recorded: the second begins before the first one's end was told.
+        for count, number, step, fraction in ((2, 0, 2, 0.25), (2, 1, 0, 0.2), (2, 1, 3, 0.9)):
+            server.state |= {"job_count": count, "job_no": number, "sampling_step": step}
+            server.progress = fraction
+            length = len(seen)
+            await until(lambda length=length: len(seen) > length + 1)
+            assert seen[-1].phase is Phase.SAMPLING
+            assert seen[-1].message == f"Pass {number + 1} of 2, step {step} of 4"
+        server.state["job_no"] = 2
+        await until(lambda: seen[-1].phase is Phase.FINISHING)
     fractions = [progress.fraction for progress in seen if progress.fraction is not None]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 0.9
@@ -292,17 +295,11 @@ async def test_without_web_page_what_runs_is_ours_while_our_request_is_open(
     server: Scripted, engine: Forge, tmp_path: Path
 ) -> None:
     server.webui = False
-    ticket = await submitted(engine)
-    job = await server.job()
-    server.state |= {"sampling_step": 3}
-    seen: list[Progress] = []
-    observing = asyncio.create_task(observed(engine, ticket, seen))
-    await until(lambda: len(seen) > 5)
-    assert (seen[-1].phase, seen[-1].step, seen[-1].steps) == (Phase.SAMPLING, 3, 4)
-    assert any(call.query.get("skip_current_image") == "false" for call in server.calls)
-    job.go.set()
-    await engine.collect(ticket, tmp_path)
-    await asyncio.wait_for(observing, 5)
+    async with watched(server, engine, tmp_path) as seen:
+        server.state |= {"sampling_step": 3}
+        await until(lambda: len(seen) > 5)
+        assert (seen[-1].phase, seen[-1].step, seen[-1].steps) == (Phase.SAMPLING, 3, 4)
+        assert any(call.query.get("skip_current_image") == "false" for call in server.calls)
 
 
 # cancel
