@@ -149,11 +149,12 @@ class WorkerHost:
         return {run_id for worker in workers for run_id in {*worker.children, *worker.starting}}
 
     def _abandon(self, pools: Sequence[str]) -> set[UUID]:
-        """Kill every child; nothing is awaited between, so Prefect reports none as crashed."""
+        """Kill every child; none of them counts as crashed."""
         left = self._active(pools)
+        end = self._scheduling.warmth.let_go if self._scheduling is not None else kill
         for worker in self._of(pools):
             for pid in list(worker.children.values()):
-                kill(pid)
+                end(pid)
         return left
 
     def _of(self, pools: Sequence[str] | None) -> list[GpuServerWorker]:

@@ -21,11 +21,13 @@ class Runner:
         run: Flow run id it works on; empty: none.
         runs: How many it has begun.
         reusable: Whether another run may follow.
+        let_go: Whether its host has ended it and hands its run back: no crash.
         exit_code: Once it has ended; negative: by this signal.
     """
 
     name: str
     reusable: bool = True
+    let_go: bool = False
     pid: int = 0
     run: str = ""
     runs: int = 0

@@ -78,7 +78,7 @@ class WarmStarter:
     """Prefect's `ProcessStarter`: hands a run to a warm process and waits for its end.
 
     Attributes:
-        exit_code: How the run ended, once it has.
+        exit_code: How the run ended, once it has; 0 if its host hands it back.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class WarmStarter:
     ) -> None:
         """Run it; what Prefect learns is the process and, at the end, an exit code.
 
-        Not of a run that goes on after its process died: Prefect would say Crashed, and whoever
-        waits for the job would take that for its end.
+        Not of a run that goes on after its process died, or that is handed back: Prefect would
+        say Crashed, and whoever waits for the job would take that for its end.
         """
         order = {**self._order, "run": flow_run.model_dump(mode="json")}
         try:
@@ -142,6 +142,8 @@ class WarmStarter:
                 self._runners.give_back(performed)
         else:
             self.exit_code = 1
+        if runner.let_go:
+            self.exit_code = 0
         process.returncode = 0 if self._goes_on else self.exit_code
 
     def _scope(self, runner: Runner, flow_run: FlowRun) -> _Scope:
@@ -179,6 +181,13 @@ class Warmth:
         """End every process and close what was open."""
         await self.runners.close()
         await self._executors.__aexit__(None, None, None)
+
+    def let_go(self, pid: int) -> None:
+        """End a process whose run its host hands back."""
+        for runner in self.runners.all:
+            if runner.pid == pid:
+                runner.let_go = True
+        kill(pid)
 
     async def perform(
         self,
