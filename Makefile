@@ -47,8 +47,7 @@ types: $(STAMP)
 
 pytest: $(STAMP)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) -m "not live and not prefect and not house and not chaos"
-	$(BIN)/coverage run -m pytest -m "prefect and not live and not house and not chaos"
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadgroup -m "not live and not house and not chaos"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --skip-covered --sort=cover
 

@@ -14,16 +14,17 @@ hypothesis.settings.register_profile("shared", deadline=None, phases=quick)
 hypothesis.settings.load_profile("shared")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fit tests to what they share.
+    """Mark what uses Prefect's server, give it the time a start takes, and keep a file together.
 
-    One that happens to start Prefect's server gets the time that takes, and all that use it are
-    marked: run side by side they would register the same block types at the same moment, and keep
-    a small machine from answering in time.
+    In a run split over processes (`--dist loadgroup`) each that meets such a file starts a server.
     """
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
-        if "prefect_server" in fixtures and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(300))
         if "prefect_server" in fixtures:
             item.add_marker(pytest.mark.prefect)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(300))
+        if item.get_closest_marker("prefect") is not None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,20 +123,39 @@ def run_postgres(folder: Path) -> Generator[PostgresServer]:
     try:
         if account:
             shutil.chown(home, **account)
-        server = PostgresServer(_free_port(), secrets.token_urlsafe(18))
-        _initialise(folder, home, server.password, account)
-        process = _start(folder, home, server.port, account)
+        password = secrets.token_urlsafe(18)
+        _initialise(folder, home, password, account)
+        server, process = _start_somewhere(folder, home, password, account)
         try:
-            wait_until(
-                lambda: _answers(server, process, home / "log"),
-                timeout_s=START_LIMIT_S,
-                why="PostgreSQL answers",
-            )
             yield server
         finally:
             _stop(process)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _start_somewhere(
+    folder: Path, home: Path, password: str, account: dict[str, Any]
+) -> "tuple[PostgresServer, subprocess.Popen[bytes]]":
+    """Start it on a free port; on another one where somebody took that meanwhile."""
+    for last in (False, False, False, True):
+        server = PostgresServer(_free_port(), password)
+        process = _start(folder, home, server.port, account)
+        try:
+            wait_until(
+                partial(_answers, server, process, home / "log"),
+                timeout_s=START_LIMIT_S,
+                why="PostgreSQL answers",
+            )
+        except RuntimeError as error:
+            if last or "Address already in use" not in str(error):
+                raise
+        except BaseException:
+            _stop(process)
+            raise
+        else:
+            return server, process
+    raise AssertionError
 
 
 def _account() -> dict[str, Any]:

@@ -1,13 +1,11 @@
-"""One Prefect server for a whole test run, also when pytest-xdist splits it over processes.
+"""One Prefect server for a whole test run; one each where pytest-xdist splits it over processes.
 
 It is our own server (`python -m stablequeue.server`), so every test that uses it tests that too.
-Starting takes 5 to 20 s; the first that needs it starts it, the last one that is done stops it.
+Starting takes 5 to 20 s. Processes share none: some tests pause every pool there is, or look at
+all runs.
 """
 
-import json
-import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,11 +13,9 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from filelock import FileLock
 
 from stablequeue.prefect_api import PrefectApi, open_prefect
 from stablequeue.secrets import private_folder
@@ -150,52 +146,14 @@ def stop_process(process: subprocess.Popen[bytes], *, timeout_s: float = 20.0) -
         return process.wait(timeout_s)
 
 
-@contextmanager
-def shared_server(folder: Path) -> Generator[PrefectServer]:
-    """Use the one server of `folder`, starting and stopping it if nobody else uses it."""
-    settings = Settings(home=folder / "home", prefect_port=0)
-    users, lock = folder / "users.json", FileLock(folder / "users.lock")
-    me = os.getpid()
-    started: subprocess.Popen[bytes] | None = None
-    with lock:
-        state = _read(users)
-        if not state["users"]:
-            started = start_server(settings, folder / "server.log")
-            state["pid"] = started.pid
-        users.write_text(json.dumps({**state, "users": [*state["users"], me]}))
-    try:
-        yield PrefectServer(settings)
-    finally:
-        with lock:
-            state = _read(users)
-            state["users"].remove(me)
-            users.write_text(json.dumps(state))
-            if not state["users"]:
-                _stop(state["pid"], settings)
-        if started is not None and started.poll() is None and not state["users"]:
-            started.wait(20)
-
-
-def _read(users: Path) -> dict[str, Any]:
-    return json.loads(users.read_text()) if users.exists() else {"users": []}
-
-
-def _stop(pid: int, settings: Settings) -> None:
-    os.kill(pid, signal.SIGTERM)
-    wait_until(
-        lambda: not (settings.run_folder / "prefect.json").exists(), why="the server stopped"
-    )
-
-
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """Give the test run's Prefect server; it keeps what other tests put there."""
-    base = tmp_path_factory.getbasetemp()
-    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder = root / "prefect-server"
-    folder.mkdir(exist_ok=True)
-    with shared_server(folder) as server:
-        yield server
+    folder = tmp_path_factory.mktemp("prefect-server")
+    settings = Settings(home=folder / "home", prefect_port=0)
+    process = start_server(settings, folder / "server.log")
+    yield PrefectServer(settings)
+    stop_process(process)
 
 
 @pytest.fixture
