@@ -1,8 +1,10 @@
 """`servers add`, `ls`, `test`, `rm`, `import`: the saved generation servers."""
 
 import re
+import socket
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 _ACCESS = Group("Credentials (- reads a line from stdin, or asks)", sort_key=1)
 _FINE = Group("Fine tuning", sort_key=2)
 _OFFLINE_AFTER = timedelta(seconds=100)  # a worker's heartbeat comes every 30 s
+_LISTENS_WITHIN_S = 1.5
+_READY = "ready"
 _ALSO_FORGE = {"automatic1111", "a1111", "reforge", "sdnext", "sd.next"}
 
 
@@ -121,9 +125,19 @@ def add(
 
 
 def ls(*, common: Common = DEFAULTS) -> int:
-    """List the saved servers."""
+    """List the saved servers.
+
+    One that is ready takes connections; `servers test` looks closer.
+    """
     with common.client() as queue:
-        rows = [_row(queue, server) for server in saved_servers(queue.session.api)]
+        servers = saved_servers(queue.session.api)
+        rows = [_row(queue, server) for server in servers]
+    if servers:
+        with ThreadPoolExecutor(len(servers)) as pool:
+            reached = pool.map(_listens, servers)
+        for row, listens in zip(rows, reached, strict=True):
+            if row["state"] == _READY and not listens:
+                row["state"] = "does not answer"
     headers = ("ALIAS", "TYPE", "URL", "CARD", "STATE", "RUNNING", "WAITING")
     if not rows:
         common.emit([], "No server is saved. Add one: stablequeue servers add NAME --url URL")
@@ -373,6 +387,17 @@ def _row(queue: "Client", server: ServerConfig) -> dict[str, Any]:
     }
 
 
+def _listens(server: ServerConfig) -> bool:
+    """Whether the server takes connections; how much it answers is not asked."""
+    url = server.url
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection(((url.host or "").strip("[]"), port), _LISTENS_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def standing(queue: "Client", alias: str) -> str:
     """Return why a server's jobs do not start, or `ready`."""
     api = queue.session.api
@@ -386,7 +411,7 @@ def standing(queue: "Client", alias: str) -> str:
         return "paused"
     if seen is None or datetime.now(UTC) - seen > _OFFLINE_AFTER:
         return "no worker"
-    return "ready"
+    return _READY
 
 
 def _count(api: "PrefectApi", alias: str, *, waiting: bool = False, running: bool = False) -> int:

@@ -106,7 +106,7 @@ def test_a_server_tells_why_its_jobs_wait(run: Run, online: str) -> None:
         worker = {"name": "w", "heartbeat_time": datetime.now(UTC).isoformat()}
         path = f"work_pools/{online}/workers/heartbeat"
         queue.session.api.call("POST", path, {"name": worker["name"]})
-        assert state() == "ready"
+        assert state() == "does not answer"
         queue.session.catalogue.park(online, "the disk is full")
         assert state() == "parked: the disk is full"
     assert run("doctor", "--json").code == 1

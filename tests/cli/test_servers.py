@@ -17,6 +17,7 @@ from stablequeue.server_blocks import saved_server
 from stablequeue.servers import ServerConfig
 from stablequeue.settings import load
 from tests.cli.conftest import Run
+from tests.support.deployed import deploy
 
 CANARY = "s3cr3t-canary"
 
@@ -60,6 +61,26 @@ def test_a_server_is_saved_tested_listed_changed_and_forgotten(run: Run, comfyui
     gone = run("servers", "rm", alias)
     assert gone.code == 1
     assert "stablequeue servers ls" in gone.err
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("online")
+def test_a_server_that_died_is_not_called_ready(run: Run) -> None:
+    alias = new_alias()
+
+    def state() -> str:
+        listed = {row["alias"]: row for row in run("servers", "ls", "--json").json}
+        return listed[alias]["state"]
+
+    with serve_sandbox("comfyui") as server:
+        run("servers", "add", alias, "--type", "comfyui", "--url", server.url)
+        with Client(load()) as queue:
+            deploy(queue.session.api, alias)
+            beat = f"work_pools/{alias}/workers/heartbeat"
+            queue.session.api.call("POST", beat, {"name": "its worker"})
+        assert state() == "ready"
+    assert state() == "does not answer"
+    assert run("servers", "rm", alias).code == 0
 
 
 @pytest.mark.prefect
