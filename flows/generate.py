@@ -10,7 +10,7 @@ from tasks.download import download
 from tasks.generate import generate as make
 from tasks.monitor import monitored
 from tasks.resolve import resolve
-from tasks.run import Ending, open_run
+from tasks.run import Ending, open_run, parameter_now
 from tasks.store import store
 
 
@@ -26,6 +26,7 @@ async def generate(request: GenerationRequest, job_id: str = "") -> State[Any]:
         request: What to make, with what, where.
         job_id: Filled in by StableQueue's own client. Leave empty.
     """
+    request = parameter_now("request", request)
     async with Ending() as ending, open_run(request, job_id, ending) as run:
         await resolve(run)
         await download(run)

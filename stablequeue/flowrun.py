@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -379,19 +380,27 @@ class _Life:
         Prefect's runner would say so only after it has loaded the flow once more to look for
         hooks.
         """
+        deleted = await self._is_deleted()
         with suppress(NotFound):
-            await self._finish(JobState.CANCELLED, "cancelled")
+            await self._finish(JobState.CANCELLED, DELETED if deleted else "cancelled")
         warm = given.get()
         if warm is not None and self.run is not None and self.run.job.unsettled:
             # Its server has not confirmed that it stopped; the worker asks on, and says Cancelled.
             warm.tell({"unsettled": self._job_id, "server": self._server})
             return
         state = Cancelled(message="Cancelled by a person")
-        try:
+        with suppress(ObjectNotFound):
             await self.client.set_flow_run_state(self._id, state, force=True)
+
+    async def _is_deleted(self) -> bool:
+        """Whether the run is gone from Prefect; False while Prefect cannot be asked."""
+        try:
+            await self.client.read_flow_run(self._id)
         except ObjectNotFound:
-            with suppress(NotFound):
-                await self._finish(JobState.CANCELLED, DELETED)
+            return True
+        except httpx.HTTPError:
+            pass
+        return False
 
     async def _pause(self, server: str, reason: str) -> None:
         if await asyncio.to_thread(self._catalogue.park, server, reason):

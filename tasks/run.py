@@ -23,7 +23,17 @@ from stablequeue.storage import Store, open_store
 from stablequeue.store_blocks import BUCKET_BLOCK, FOLDER_BLOCK, store_of
 from stablequeue.warm import given
 
-__all__ = ["Ending", "open_run"]
+__all__ = ["Ending", "open_run", "parameter_now"]
+
+
+def parameter_now(name: str, given: Any) -> Any:
+    """Return a parameter of this run as it is since the run began, `given` where there is none.
+
+    People may change a run's parameters until it starts; a worker may have read it before that.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return run.parameters.get(name, given) if run is not None else given
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ from stablequeue.worker.knowledge import PoolState, ServerState
 
 logger = logging.getLogger("stablequeue.worker")
 
-_BLOCKS_GOOD_FOR_S = 2.0
+SAVED_GOOD_FOR_S = 2.0
+"""Jobs that begin later than this after a server was saved otherwise go by what it is now."""
 
 
 class Saved:
@@ -93,7 +94,7 @@ class Saved:
 
     async def _refresh(self) -> None:
         """Have the saved servers no older than a moment; runs that start together share it."""
-        if time.monotonic() - self._read_at < _BLOCKS_GOOD_FOR_S:
+        if time.monotonic() - self._read_at < SAVED_GOOD_FOR_S:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self.read_servers())

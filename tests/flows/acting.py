@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -19,8 +20,11 @@ from stablequeue.client import Client
 from stablequeue.ids import remote_key
 from stablequeue.prefect_api import PrefectApi, Run
 from stablequeue.sandbox.serving import Sandbox
+from stablequeue.server_blocks import save_server, saved_server
+from stablequeue.servers import ServerConfig
 from stablequeue.settings import Settings
 from stablequeue.up import caretaker
+from stablequeue.worker.saved import SAVED_GOOD_FOR_S
 from tests.support.waiting import wait_until
 
 CHECKPOINT = "sandbox-sd15.safetensors"
@@ -137,6 +141,21 @@ def slow(sandboxes: Iterable[Sandbox]) -> Generator[None]:
     finally:
         for sandbox in servers:
             sandbox.config.step_seconds = 0.0
+
+
+@contextmanager
+def saved_as(api: PrefectApi, *servers: ServerConfig) -> Generator[None]:
+    """Save servers otherwise, for the block; entered once the worker has to know."""
+    before = [saved_server(api, server.alias) for server in servers]
+    for server in servers:
+        save_server(api, server)
+    known = time.monotonic() + SAVED_GOOD_FOR_S
+    wait_until(lambda: time.monotonic() > known)
+    try:
+        yield
+    finally:
+        for server in before:
+            save_server(api, server)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from stablequeue.catalogue import AttemptState, Catalogue, JobState
 from stablequeue.client import Client
 from stablequeue.prefect_api import PrefectApi, StateType
+from stablequeue.server_blocks import saved_server
 from tests.flows.acting import (
     ENDLESS,
     SMALL,
@@ -23,6 +24,7 @@ from tests.flows.acting import (
     in_phase,
     kill_process,
     run_of,
+    saved_as,
     slow,
     storing_held,
 )
@@ -111,31 +113,43 @@ def test_a_generating_job_is_interrupted_and_the_foreign_one_behind_it_runs(
         assert queue.pictures(job_id) == []
 
 
-def test_a_job_that_stores_or_waits_for_the_card_is_cancelled_too(
+def test_a_job_that_stores_is_cancelled_and_the_one_that_generates_is_left_alone(
     house: House, queue: Client, api: PrefectApi, catalogue: Catalogue, jobs: Submit
 ) -> None:
     with storing_held(house.settings), slow(house.sandboxes.values()):
         storing = jobs()
         in_phase(queue, storing.values(), "Storing")
-        holders = jobs(steps=ENDLESS)
-        all_generate(house.sandboxes, holders)
-        waiting = jobs()
+        others = jobs(steps=ENDLESS)
+        all_generate(house.sandboxes, others)
 
-        def wait_for_the_card() -> bool:
-            return all("the card" in queue.job(job_id).message for job_id in waiting.values())
-
-        wait_until(wait_for_the_card, timeout_s=WITHIN_S, every_s=0.3)
-
-        _cancel_all(queue, api, waiting)
         _cancel_all(queue, api, storing)
 
-        for alias, job_id in holders.items():
+        for alias, job_id in others.items():
             assert generating(house.sandboxes[alias], job_id)(), "another job was interrupted"
-    for job_id in waiting.values():
-        assert catalogue.attempts(job_id) == []
-    for job_id in (*waiting.values(), *storing.values()):
+    for job_id in storing.values():
         assert catalogue.request(job_id).state is JobState.CANCELLED
         assert queue.pictures(job_id) == []
+
+
+@pytest.mark.parametrize("holder", ["comfy", "forge"])
+def test_a_job_that_waits_for_the_card_of_another_server_is_cancelled(
+    house: House, queue: Client, api: PrefectApi, catalogue: Catalogue, holder: str
+) -> None:
+    waiting_one = next(alias for alias in house.sandboxes if alias != holder)
+    on_one = [
+        saved_server(api, alias).model_copy(update={"card": "box/0"}) for alias in house.sandboxes
+    ]
+    with saved_as(api, *on_one), slow(house.sandboxes.values()):
+        holds = queue.submit({**SMALL, "server": holder, "steps": ENDLESS}).job_id
+        wait_until(generating(house.sandboxes[holder], holds), timeout_s=WITHIN_S)
+        waits = queue.submit({**SMALL, "server": waiting_one}).job_id
+        wait_until(lambda: "the card" in queue.job(waits).message, timeout_s=WITHIN_S)
+
+        _cancel_all(queue, api, {waiting_one: waits})
+
+        assert generating(house.sandboxes[holder], holds)(), "another job was interrupted"
+    assert catalogue.attempts(waits) == []
+    assert catalogue.request(waits).state is JobState.CANCELLED
 
 
 def test_a_cancelled_run_whose_process_was_killed_is_cancelled_on_its_server_too(  # noqa: PLR0917 - fixtures

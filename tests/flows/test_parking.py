@@ -8,10 +8,18 @@ import pytest
 from stablequeue.catalogue import Catalogue
 from stablequeue.client import Client
 from stablequeue.prefect_api import PrefectApi, StateType
-from stablequeue.server_blocks import save_server, saved_server
+from stablequeue.server_blocks import saved_server
 from stablequeue.settings import Settings
 from stablequeue.store_blocks import FOLDER_BLOCK
-from tests.flows.acting import SMALL, WITHIN_S, generations, in_phase, run_of, storing_held
+from tests.flows.acting import (
+    SMALL,
+    WITHIN_S,
+    generations,
+    in_phase,
+    run_of,
+    saved_as,
+    storing_held,
+)
 from tests.flows.conftest import House
 from tests.support.waiting import wait_until
 
@@ -100,8 +108,7 @@ def test_a_job_for_any_server_leaves_one_whose_store_fails(
     in_the_way.write_text("a file, no folder")
     api.save_block_document(FOLDER_BLOCK, "broken", {"folder": str(in_the_way)})
     comfy = saved_server(api, "comfy")
-    save_server(api, comfy.model_copy(update={"store": "broken"}))
-    try:
+    with saved_as(api, comfy.model_copy(update={"store": "broken"})):
         job_id = queue.submit({**SMALL, "server": "any"}).job_id
 
         view = queue.wait(job_id, timeout=WITHIN_S)
@@ -109,7 +116,5 @@ def test_a_job_for_any_server_leaves_one_whose_store_fails(
         assert (view.state.value, view.server) == ("completed", "forge")
         assert "comfy" in catalogue.parked()
         assert api.pool("comfy").paused
-    finally:
-        save_server(api, comfy)
-        queue.resume("comfy")
+    queue.resume("comfy")
     assert len(queue.pictures(job_id)) == 1

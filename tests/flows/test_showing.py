@@ -5,12 +5,15 @@ from typing import Any, cast
 from uuid import uuid4
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.context import FlowRunContext
 
 from stablequeue.engines.base import Phase
 from stablequeue.flowshow import Run
 from stablequeue.pipeline.job import Job
 from stablequeue.pipeline.monitor import Snapshot
+from tasks.run import parameter_now
 
 
 class Prefect:
@@ -48,3 +51,12 @@ async def test_the_state_says_what_the_run_waits_for_now_and_no_step_that_soon_i
         ("Waiting", "Waiting for somebody else on the server"),
         ("Generating", "on gpu"),
     ]
+
+
+def test_what_was_changed_until_the_run_began_counts() -> None:
+    run = FlowRun(flow_id=uuid4(), name="r", parameters={"request": {"prompt": "after"}})
+    before = {"prompt": "before"}
+    with FlowRunContext.model_construct(flow_run=run):
+        assert parameter_now("request", before) == {"prompt": "after"}
+        assert parameter_now("other", before) is before
+    assert parameter_now("request", before) is before
