@@ -423,7 +423,9 @@ class Scheduling:
         self._in_background(self._reread_pools())
 
     async def _reread_pools(self) -> None:
+        """Read pools anew, and servers before: people mend a server, then resume its pool."""
         with suppress(httpx.HTTPError, OSError):
+            await self._saved.read_servers()
             await self._saved.read_pools(self._workers.keys)
             self._wake.set()
 

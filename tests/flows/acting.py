@@ -145,17 +145,20 @@ def slow(sandboxes: Iterable[Sandbox]) -> Generator[None]:
 
 @contextmanager
 def saved_as(api: PrefectApi, *servers: ServerConfig) -> Generator[None]:
-    """Save servers otherwise, for the block; entered once the worker has to know."""
+    """Save servers otherwise, for the block; entered and left once the worker has to know."""
     before = [saved_server(api, server.alias) for server in servers]
+    _save(api, servers)
+    try:
+        yield
+    finally:
+        _save(api, before)
+
+
+def _save(api: PrefectApi, servers: Iterable[ServerConfig]) -> None:
     for server in servers:
         save_server(api, server)
     known = time.monotonic() + SAVED_GOOD_FOR_S
     wait_until(lambda: time.monotonic() > known)
-    try:
-        yield
-    finally:
-        for server in before:
-            save_server(api, server)
 
 
 @contextmanager

@@ -222,6 +222,7 @@ def _live_through_everything(there: Installation, queue: Client) -> None:
         return now.phase == "Parked" and "away" in now.message
 
     wait_until(parked_by_the_store, timeout_s=WITHIN_S, every_s=0.3)
+    there.command("pause", "forge")
     there.command("drain", "forge")
     waits = there.job("--server", "forge")
     there.command("edit", waits, "steps=3")

@@ -324,3 +324,21 @@ async def test_what_the_host_knows_is_written_for_others_and_read_again(bench: B
 )
 def test_spellings_of_one_model_have_one_key(name: str, key: str) -> None:
     assert model_key(name) == key
+
+
+async def test_a_server_mended_before_its_pool_was_resumed_is_known_when_its_jobs_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    async def servers() -> None:
+        read.append("servers")
+
+    async def pools(_wanted: object) -> None:
+        read.append("pools")
+
+    monkeypatch.setattr(bench.state._saved, "read_servers", servers)
+    monkeypatch.setattr(bench.state._saved, "read_pools", pools)
+    bench.state._pool_changed("id-gpu")
+    await asyncio.gather(*bench.state._tasks)
+    assert read == ["servers", "pools"]
