@@ -43,9 +43,15 @@ class Pool:
                 "job_configuration": {
                     "command": f"{sys.executable} -m prefect.engine",
                     "env": "{{ env }}",
-                    "working_dir": str(folder),
+                    "working_dir": "{{ working_dir }}",
                 },
-                "variables": {"type": "object", "properties": {"env": {"type": "object"}}},
+                "variables": {
+                    "type": "object",
+                    "properties": {
+                        "env": {"type": "object"},
+                        "working_dir": {"type": "string", "default": str(folder)},
+                    },
+                },
             }
         api.call("POST", "work_pools/", body)
         with self.log.open("ab") as output:
@@ -179,7 +185,10 @@ def test_a_flow_without_an_event_loop_runs_too(pool: Pool) -> None:
 def test_a_project_of_somebody_elses_runs_in_its_own_folder_with_its_own_modules(
     pool: Pool,
 ) -> None:
-    theirs = pool.folder / "theirs.py"
+    project = pool.folder / "their-project"
+    project.mkdir()
+    (project / "tasks.py").write_text("MINE = 'their own module of this name'\n")
+    theirs = project / "theirs.py"
     theirs.write_text(
         "import json, os\n"
         "from pathlib import Path\n"
@@ -194,8 +203,8 @@ def test_a_project_of_somebody_elses_runs_in_its_own_folder_with_its_own_modules
     run = pool.ended(pool.run_of_theirs(theirs, "theirs"))
     assert run.state_name == "Completed", run.state_message
     [noted] = pool.noted("theirs")
-    assert noted["cwd"] == str(pool.folder)
-    assert noted["mine"] == "my own module of this name"
+    assert noted["cwd"] == str(project)
+    assert noted["mine"] == "their own module of this name"
     assert pool.ended(pool.run()).state_name == "Completed"
 
 
