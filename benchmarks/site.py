@@ -59,8 +59,16 @@ def ours(folder: Path, engine: Engine) -> Generator[House]:
         for alias, kind in ((COMFY, "comfyui"), (FORGE, "forge")):
             about = ("--type", kind, "--url", engine.url, "--card", "bench/0")
             house.command("servers", "add", alias, "--update", *about, "--quiet")
-        time.sleep(5)
+        _settle(house)
         yield house
+
+
+def _settle(house: House) -> None:
+    """Wait until pools and deployments are made: what that takes is no cost of doing nothing."""
+    calm = 0
+    while calm < 5:
+        time.sleep(1)
+        calm = 0 if any("deployments" in name for name in house.memory_mb()) else calm + 1
 
 
 class Stock:
