@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import httpcore
 import httpx
@@ -150,7 +150,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     def __init__(self, reach: Reach, inner: httpcore.AsyncNetworkBackend | None = None) -> None:
         self._reach = reach
-        self._inner = inner or httpcore.AnyIOBackend()
+        self._inner = inner or cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,
