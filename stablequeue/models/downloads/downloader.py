@@ -27,12 +27,12 @@ from stablequeue.models.downloads.limits import Limits
 from stablequeue.models.downloads.opening import Door
 from stablequeue.models.downloads.owning import owning
 from stablequeue.models.downloads.parts import Note, Part, continued
-from stablequeue.models.downloads.patience import Pause
 from stablequeue.models.downloads.progress import Meter, Progress
 from stablequeue.models.downloads.writing import Writer
 from stablequeue.models.sources.access import Access
 from stablequeue.models.sources.network import open_client
 from stablequeue.models.sources.offer import Offer
+from stablequeue.models.sources.patience import Pause
 
 
 async def download(

@@ -13,11 +13,11 @@ from stablequeue.models.downloads.checking import HEAD, check_head
 from stablequeue.models.downloads.limits import Limits
 from stablequeue.models.downloads.opening import Changed, Door, Opened, TryAgain
 from stablequeue.models.downloads.parts import Note
-from stablequeue.models.downloads.patience import Patience, Pause
 from stablequeue.models.downloads.progress import Meter
 from stablequeue.models.downloads.spans import UNKNOWN, Board, Segment
 from stablequeue.models.downloads.writing import Writer
 from stablequeue.models.sources.offer import Offer
+from stablequeue.models.sources.patience import Patience, Pause
 
 _SIZE_TRIES = 2
 

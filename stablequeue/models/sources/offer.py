@@ -20,12 +20,14 @@ class Wanted:
         url: Where it is said to be.
         name: File name it should have, maybe with folders; empty: the source's own.
         kind: Kind of model, one of `kinds.KINDS`; empty: not told.
+        folder: ComfyUI's model folder it should be in, as told; empty: not told.
         sha256: Lower case hex; empty: not told.
     """
 
     url: str
     name: str = ""
     kind: str = ""
+    folder: str = ""
     sha256: str = ""
 
 

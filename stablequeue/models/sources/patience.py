@@ -4,22 +4,51 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from stablequeue.errors import DownloadError, RateLimited
-from stablequeue.models.downloads.limits import Limits
 
 Pause = Callable[[float], Awaitable[None]]
 
 
+class Tries(Protocol):
+    """How often and how long; `downloads.Limits` says what each number means."""
+
+    @property
+    def tries(self) -> int:
+        """Failures in a row, the last of which is final."""
+        ...
+
+    @property
+    def most_failures(self) -> int:
+        """Failures in all."""
+        ...
+
+    @property
+    def first_wait_s(self) -> float:
+        """Before the second try; doubled each time."""
+        ...
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Between two tries."""
+        ...
+
+    @property
+    def patience_s(self) -> float:
+        """The longest Retry-After that is waited for."""
+        ...
+
+
 class Patience:
-    """Counts one stream's failures and waits between its tries.
+    """Counts the failures of one stream or one request and waits between its tries.
 
     Args:
         limits: `tries`, `most_failures` and the waits.
         pause: Waits so many seconds.
     """
 
-    def __init__(self, limits: Limits, pause: Pause = asyncio.sleep) -> None:
+    def __init__(self, limits: Tries, pause: Pause = asyncio.sleep) -> None:
         self._limits, self._pause = limits, pause
         self._in_a_row = self._in_all = 0
 
