@@ -59,7 +59,7 @@ class FakeHuggingFace:
             ]
         )
 
-    async def _resolve(self, request: Request) -> Response:
+    async def _resolve(self, request: Request) -> Response:  # noqa: PLR0911 - one a case
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append(Seen(request.method, request.url.path, headers))
         parts = request.path_params

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,7 @@ class Fetcher:
         return await download(offer, self.target, way, limits=limits, **options)
 
     def streams(self, count: int) -> Limits:
-        return Limits(**{**_fields(QUICK), "streams": count})
-
-
-def _fields(limits: Limits) -> dict[str, Any]:
-    return {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
+        return replace(QUICK, streams=count)
 
 
 @pytest.fixture
@@ -388,7 +385,7 @@ async def test_cancelling_keeps_the_part_and_frees_the_target(fetcher: Fetcher) 
     offer = fetcher.civitai.offer(DATA)
     fetcher.civitai.fake.storage.faults.append(Fault("stall", 50_000))
     begun = asyncio.Event()
-    limits = Limits(**{**_fields(QUICK), "stall_s": 60.0})
+    limits = replace(QUICK, stall_s=60.0)
     task = asyncio.create_task(fetcher.get(offer, limits=limits, progress=lambda _: begun.set()))
     await begun.wait()
 
@@ -437,7 +434,7 @@ async def test_who_will_not_wait_for_the_other_is_told(fetcher: Fetcher) -> None
     offer = fetcher.civitai.offer(DATA)
     fetcher.civitai.fake.storage.faults.append(Fault("stall", 50_000))
     begun = asyncio.Event()
-    limits = Limits(**{**_fields(QUICK), "stall_s": 60.0})
+    limits = replace(QUICK, stall_s=60.0)
     first = asyncio.create_task(fetcher.get(offer, limits=limits, progress=lambda _: begun.set()))
     await begun.wait()
 
@@ -464,7 +461,7 @@ async def test_without_room_nothing_is_fetched(fetcher: Fetcher) -> None:
     offer = fetcher.civitai.offer(DATA)
 
     with pytest.raises(DiskFull, match="free"):
-        await fetcher.get(offer, limits=Limits(**{**_fields(QUICK), "margin": 1 << 60}))
+        await fetcher.get(offer, limits=replace(QUICK, margin=1 << 60))
 
     assert left_in(fetcher.folder) == []
     assert fetcher.civitai.fake.seen == []

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from stablequeue.errors import (
     WrongBytes,
 )
 from stablequeue.model_names import SUFFIXES
-from stablequeue.models.downloads import Limits, Progress, download, give_up
+from stablequeue.models.downloads import Progress, download, give_up
 from tests.fakes.model_files import safetensors
 from tests.fakes.storage import Fault
 from tests.models.conftest import QUICK, CivitaiSite
@@ -102,13 +102,7 @@ courses = st.builds(
     st.sampled_from([1, 2, 4]),
     st.sampled_from([True, True, True, False]),
 )
-LIMITS = Limits(
-    **{
-        **{name: getattr(QUICK, name) for name in Limits.__dataclass_fields__},
-        "stall_s": 0.05,
-        "first_wait_s": 0.0,
-    }
-)
+LIMITS = replace(QUICK, stall_s=0.05, first_wait_s=0.0)
 
 
 class Watch:
@@ -128,8 +122,7 @@ async def as_the_task_layer_does(
 ) -> DownloadError | None:
     """Download, call again after what may pass, give up in the end; return the last error."""
     offer = civitai.offer(DATA)
-    fields = {name: getattr(LIMITS, name) for name in Limits.__dataclass_fields__}
-    limits = Limits(**{**fields, "streams": streams})
+    limits = replace(LIMITS, streams=streams)
     last: DownloadError | None = None
     for _ in range(CALLS):
         try:

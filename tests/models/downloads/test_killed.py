@@ -35,7 +35,7 @@ def start(offer: Offer, target: Path, locks: Path, streams: int) -> "subprocess.
     }
     assert process.stdin is not None
     process.stdin.write(json.dumps(orders).encode() + b"\n")
-    process.stdin.close()
+    process.stdin.flush()
     return process
 
 
@@ -59,8 +59,7 @@ def test_a_download_killed_at_random_moments_is_continued_and_ends_right(
         while time.monotonic() < deadline and process.poll() is None:
             pass
         process.kill()
-        process.wait()
-        process.stdout and process.stdout.close()
+        process.communicate()
         if target.exists():  # it was quicker than we
             assert target.read_bytes() == DATA
             target.unlink()
@@ -71,8 +70,8 @@ def test_a_download_killed_at_random_moments_is_continued_and_ends_right(
 
     process = start(offer, target, locks, streams)
     lines = [line(process), line(process)]
-    assert process.wait(30) == 0
-    process.stdout and process.stdout.close()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
     assert offer.sha256 in lines
     assert target.read_bytes() == DATA
