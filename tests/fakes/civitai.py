@@ -112,6 +112,7 @@ class FakeCivitai:
                 "images": [],
             }
             versions.insert(0, version)
+        files = cast("list[JSON]", version["files"])
         file: JSON = {
             "id": file_id,
             "name": name,
@@ -122,10 +123,10 @@ class FakeCivitai:
             "virusScanResult": "Success",
             "hashes": hashes(data),
             "key": key,
-            **({"primary": True} if not version["files"] else {}),
+            **({"primary": True} if not files else {}),
             **changes,
         }
-        version["files"].append(file)
+        files.append(file)
         return file
 
     def reset(self) -> None:

@@ -36,9 +36,10 @@ class _WithRaw(Lenient):
     @model_validator(mode="before")
     @classmethod
     def _keep_raw(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "raw" not in data:
-            return {**cast("dict[str, Any]", data), "raw": data}
-        return data
+        if not isinstance(data, dict):
+            return cast("Any", data)
+        given = cast("dict[str, Any]", data)
+        return given if "raw" in given else {**given, "raw": given}
 
 
 class CivitaiFile(Lenient):
@@ -118,9 +119,11 @@ class CivitaiVersion(_WithRaw):
     @model_validator(mode="before")
     @classmethod
     def _model_is_an_object(cls, data: Any) -> Any:
-        if isinstance(data, dict) and not isinstance(data.get("model", {}), dict | ModelBrief):
-            return {**cast("dict[str, Any]", data), "model": {}}
-        return data
+        if not isinstance(data, dict):
+            return cast("Any", data)
+        given = cast("dict[str, Any]", data)
+        fits = isinstance(given.get("model", {}), dict | ModelBrief)
+        return given if fits else {**given, "model": {}}
 
     @property
     def early_until(self) -> datetime | None:

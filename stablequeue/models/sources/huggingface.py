@@ -159,7 +159,8 @@ class HuggingFace:
 
 
 def _ref(parts: list[str], revision: str) -> HuggingFaceRef | None:
-    owner, repo, *path = parts
+    owner, repo, *rest = parts
+    path = "/".join(rest).split("/")  # a part that was written %2F is two
     # A hostile path must not leave the repository's part of the address.
     safe = all(one not in {"", ".", ".."} and "\\" not in one and "\0" not in one for one in path)
     if not (_PART.fullmatch(owner) and _PART.fullmatch(repo) and path and safe):

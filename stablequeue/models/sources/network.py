@@ -26,6 +26,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _READ = 1024 * 1024
 """Bytes asked for at once. httpcore asks for 64 KiB, which costs four times as much a byte."""
 
+_LARGEST_PORT = 65535
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -52,8 +53,8 @@ class Reach:
             UnsafeAddress: Not https, a password in it, or a host that is not allowed.
         """
         host = url.host
-        if not host or url.userinfo:
-            raise UnsafeAddress(host or "url", "the address has no host, or a password in it")
+        if not host or url.userinfo or not 0 < (url.port or 1) <= _LARGEST_PORT:
+            raise UnsafeAddress(host or "url", "no host, no such port, or a password in it")
         plain = url.scheme == "http" and self.loopback and _is_loopback_name(host)
         if url.scheme != "https" and not plain:
             raise UnsafeAddress(host, f"only https is allowed, not {url.scheme or 'this'}://")

@@ -94,6 +94,8 @@ def general_refusal(answer: Answer) -> DownloadError:  # noqa: PLR0911 - one ret
         case HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
             return RegionBlocked(source, f"it does not serve this machine's country{quoted}")
         case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if (when := retry_at(answer.headers)) is not None:
+                return RateLimited(source, f"it has too much to do ({status}{quoted}).", when)
             return SourceUnreachable(source, f"a fault there ({status}{quoted}); try again later")
         case HTTPStatus.REQUEST_TIMEOUT:
             return SourceUnreachable(source, "it did not wait for our request; try again")

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ DATA = safetensors(SIZE)
 
 def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def telling(event: asyncio.Event) -> Callable[[Progress], None]:
+    """Return a progress callback that sets `event`."""
+
+    def tell(_: Progress) -> None:
+        event.set()
+
+    return tell
 
 
 class Fetcher:
@@ -386,7 +396,7 @@ async def test_cancelling_keeps_the_part_and_frees_the_target(fetcher: Fetcher) 
     fetcher.civitai.fake.storage.faults.append(Fault("stall", 50_000))
     begun = asyncio.Event()
     limits = replace(QUICK, stall_s=60.0)
-    task = asyncio.create_task(fetcher.get(offer, limits=limits, progress=lambda _: begun.set()))
+    task = asyncio.create_task(fetcher.get(offer, limits=limits, progress=telling(begun)))
     await begun.wait()
 
     task.cancel()
@@ -435,7 +445,7 @@ async def test_who_will_not_wait_for_the_other_is_told(fetcher: Fetcher) -> None
     fetcher.civitai.fake.storage.faults.append(Fault("stall", 50_000))
     begun = asyncio.Event()
     limits = replace(QUICK, stall_s=60.0)
-    first = asyncio.create_task(fetcher.get(offer, limits=limits, progress=lambda _: begun.set()))
+    first = asyncio.create_task(fetcher.get(offer, limits=limits, progress=telling(begun)))
     await begun.wait()
 
     with pytest.raises(DownloadBusy) as caught:
