@@ -8,6 +8,7 @@ after a cancellation, and after an error whose `retryable` is true. Whoever give
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from stablequeue.models.sources.access import Access
 from stablequeue.models.sources.network import open_client
 from stablequeue.models.sources.offer import Offer
 from stablequeue.models.sources.patience import Pause
+
+logger = logging.getLogger("stablequeue.models")
 
 
 async def download(
@@ -83,6 +86,7 @@ async def download(
                 progress=progress,
                 pause=pause,
             )
+            logger.info("fetching %s from %s", target.name, offer.source)
             try:
                 size, sha256 = await run.whole()
                 give_name(offer.source, part, target)
@@ -93,6 +97,7 @@ async def download(
             except OSError:
                 part.remove()
                 raise
+    logger.info("fetched %s: %d bytes, SHA-256 %s", target.name, size, sha256)
     return Downloaded(path=target, size=size, sha256=sha256, fetched=True)
 
 

@@ -5,6 +5,7 @@ that a server does not want (no ranges, too many connections) retires while othe
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -18,6 +19,8 @@ from stablequeue.models.downloads.spans import UNKNOWN, Board, Segment
 from stablequeue.models.downloads.writing import Writer
 from stablequeue.models.sources.offer import Offer
 from stablequeue.models.sources.patience import Patience, Pause
+
+logger = logging.getLogger("stablequeue.models")
 
 _SIZE_TRIES = 2
 
@@ -107,6 +110,7 @@ class Fetching:
                 await self._pull(segment, patience)
             except TryAgain as again:
                 self.board.release(segment)
+                logger.info("%s, at byte %d: %s", self._offer.name, segment.position, again.error)
                 if again.at_once:
                     continue
                 try:

@@ -34,7 +34,7 @@ class Meter:
     def __init__(self, tell: Callable[[Progress], None] | None, every_s: float) -> None:
         self._tell, self._every_s = tell, every_s
         self._told_at = float("-inf")
-        self._recent: deque[tuple[float, int]] = deque()
+        self._recent = deque([(time.monotonic(), 0)])
         self._came = 0
 
     def arrived(self, count: int, received: int, total: int) -> None:

@@ -8,6 +8,7 @@ used: what they connect to cannot be checked.
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import ssl
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ import httpcore
 import httpx
 
 from stablequeue.errors import UnsafeAddress
+from stablequeue.hiding import without_secrets
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -104,6 +106,7 @@ def open_client(
         connect_s: Seconds to connect, and to get a connection.
         read_s: Seconds without a single byte after which a transfer counts as stalled.
     """
+    _hide_in_logs()
     return httpx.AsyncClient(
         transport=_CheckedTransport(reach),
         timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
@@ -115,6 +118,21 @@ def open_client(
         follow_redirects=False,
         trust_env=False,
     )
+
+
+class _Hiding(logging.Filter):
+    """Takes signed parameters and keys out of what the HTTP libraries log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_secrets(record.getMessage()), ()
+        return True
+
+
+@cache
+def _hide_in_logs() -> None:
+    # httpx tells every URL at INFO; httpcore tells the headers of answers, Location too, at DEBUG.
+    for name in ("httpx", "httpcore.connection", "httpcore.http11"):
+        logging.getLogger(name).addFilter(_Hiding())
 
 
 class _CheckedTransport(httpx.AsyncHTTPTransport):

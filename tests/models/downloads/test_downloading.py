@@ -115,6 +115,25 @@ async def test_the_key_goes_to_civitai_and_not_to_its_storage(fetcher: Fetcher) 
     assert all("authorization" not in seen.headers for seen in fetcher.civitai.fake.storage.seen)
 
 
+async def test_neither_key_nor_signed_address_is_logged_or_kept_in_a_file(
+    fetcher: Fetcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer = fetcher.civitai.offer(DATA)
+    fetcher.civitai.fake.storage.faults.append(Fault("cut", 40_000))
+    fetcher.civitai.fake.storage.faults.extend([Fault("broken")] * 20)
+
+    with caplog.at_level("DEBUG"), pytest.raises(SourceUnreachable) as caught:
+        await fetcher.get(offer, access=fetcher.civitai.access(TOKEN))
+
+    kept = (fetcher.folder / "model.safetensors.part.json").read_text()
+    for text in (caplog.text, str(caught.value), kept, repr(fetcher.civitai.access(TOKEN))):
+        assert TOKEN not in text
+        assert all(
+            f"Signature={number}" not in text for number in fetcher.civitai.fake.storage.valid
+        )
+    assert "Signature=***" in caplog.text
+
+
 async def test_nothing_is_asked_with_head_or_compressed_or_by_a_librarys_name(
     fetcher: Fetcher,
 ) -> None:
