@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +137,7 @@ async def _late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextmanager
-def process_with_port(work: Callable[..., None], *arguments: object) -> Iterator[int]:
+def process_with_port(work: Callable[..., None], *arguments: object) -> Generator[int]:
     """Run `work(listener, *arguments)` in a process of its own; the value is its port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     context = multiprocessing.get_context("fork")

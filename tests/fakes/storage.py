@@ -21,6 +21,7 @@ BLOCKED_AGENTS = ("python-", "aria2", "curl/", "wget", "axel", "go-http")
 FaultKind = Literal[
     "cut",  # the connection ends after `after` bytes
     "stall",  # nothing more comes after `after` bytes
+    "drip",  # a byte now and then comes after `after` bytes
     "short",  # Content-Length and Content-Range tell a shorter file
     "long",  # they tell a longer one
     "whole",  # Range is ignored: 200 with everything
@@ -201,9 +202,11 @@ class FakeStorage:
         raw = [(name.encode(), value.encode()) for name, value in answer.items()]
         status = 206 if ranged else 200
         await send({"type": "http.response.start", "status": status, "headers": raw})
-        stop = after if kind in {"cut", "stall"} else len(body)
+        stop = after if kind in {"cut", "stall", "drip"} else len(body)
         await self._send_body(send, body[:stop])
-        if kind == "stall":
+        if kind == "drip":
+            await _drip(send, body[stop:])
+        elif kind == "stall":
             while (await receive())["type"] != "http.disconnect":
                 pass
         elif kind not in {"cut", "long"}:
@@ -215,6 +218,13 @@ class FakeStorage:
             piece = body[begin : begin + self.piece]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(self.pace_s)
+
+
+async def _drip(send: Send, rest: bytes) -> None:
+    for begin in range(min(len(rest), 100)):  # then the connection is cut
+        piece = rest[begin : begin + 1]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await asyncio.sleep(0.03)
 
 
 async def _answer(

@@ -41,7 +41,7 @@ async def owning(
     deadline = None if wait_s is None else time.monotonic() + wait_s
     async with AsyncExitStack() as stack:
         for name in _names(target, sha256):
-            lock = FileLock(locks / name, thread_local=False)
+            lock = FileLock(locks / name, mode=0o666, thread_local=False)
             try:
                 await _acquire(lock, locks, deadline)
             except Timeout as error:

@@ -72,12 +72,13 @@ class AnswerCache:
         age = self._now() - cached.stored
         return 0 <= age < (self._found_s if cached.found else self._missing_s)
 
-    def put(self, key: str, data: Any, *, base: str, etag: str = "", found: bool = True) -> None:
-        """Keep an answer; the same one again becomes fresh again."""
+    def put(self, key: str, data: Any, *, base: str, etag: str = "", found: bool = True) -> Cached:
+        """Keep an answer and return it; the same one again becomes fresh again."""
         cached = Cached(found=found, data=data, base=base, etag=etag, stored=self._now())
         text = json.dumps({"key": key, **asdict(cached)})
         with contextlib.suppress(OSError), appearing(self._path(key)) as temporary:
             temporary.write_text(text, encoding="utf-8")
+        return cached
 
     def clear(self) -> int:
         """Forget everything; return how many answers that were."""

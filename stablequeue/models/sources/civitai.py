@@ -23,7 +23,7 @@ from stablequeue.errors import (
 )
 from stablequeue.models.sources.access import Access
 from stablequeue.models.sources.asking import ApiTries, Asker, as_mapping, as_mappings
-from stablequeue.models.sources.cache import AnswerCache
+from stablequeue.models.sources.cache import AnswerCache, Cached
 from stablequeue.models.sources.choosing import Wish, choose
 from stablequeue.models.sources.civitai_answers import (
     EMPTY_SHA256,
@@ -149,13 +149,15 @@ class Civitai:
 
     async def model(self, model_id: int) -> CivitaiModel | None:
         """Return a model with all its versions; None if there is none."""
-        data = await self._get(f"models/{int(model_id)}")
-        return None if data is None else CivitaiModel.model_validate(as_mapping(data))
+        found = await self._get(f"models/{int(model_id)}")
+        if found is None:
+            return None
+        model = CivitaiModel.model_validate(as_mapping(found.data))
+        return model.model_copy(update={"found_at": found.base})
 
     async def version(self, version_id: int) -> CivitaiVersion | None:
         """Return a version; None if there is none."""
-        data = await self._get(f"model-versions/{int(version_id)}")
-        return None if data is None else CivitaiVersion.model_validate(as_mapping(data))
+        return await self._version(f"model-versions/{int(version_id)}")
 
     async def version_by_hash(self, wanted: str) -> CivitaiVersion | None:
         """Return the oldest version with a file of this hash (SHA-256, AutoV1-3, BLAKE3, CRC32).
@@ -166,8 +168,7 @@ class Civitai:
         text = wanted.strip().casefold().removeprefix("0x")
         if not text or not set(text) <= set("0123456789abcdef") or EMPTY_SHA256.startswith(text):
             return None
-        data = await self._get(f"model-versions/by-hash/{text.upper()}")
-        return None if data is None else CivitaiVersion.model_validate(as_mapping(data))
+        return await self._version(f"model-versions/by-hash/{text.upper()}")
 
     async def versions_by_hashes(self, sha256s: Iterable[str]) -> list[CivitaiVersion]:
         """Return the versions of many files, each once, in no order; what is unknown is missing."""
@@ -245,16 +246,24 @@ class Civitai:
             raise DownloadDisabled(
                 "civitai", "its creator lets it be used on the site only; a key does not help"
             )
+        base = version.found_at or self._bases[0]
         return Offer(
             source="civitai",
             ident=f"civitai:{version.id}/{file.id}",
-            url=f"{self._bases[0]}/api/download/models/{version.id}?fileId={file.id}",
+            url=f"{base}/api/download/models/{version.id}?fileId={file.id}",
             name=safe_name(file.name),
             kind=of_civitai(version.model.type, file.type),
             size=file.size,
             sha256=file.sha256,
             facts={"version": version.raw, "fileId": file.id},
         )
+
+    async def _version(self, path: str) -> CivitaiVersion | None:
+        found = await self._get(path)
+        if found is None:
+            return None
+        version = CivitaiVersion.model_validate(as_mapping(found.data))
+        return version.model_copy(update={"found_at": found.base})
 
     async def _version_of(self, ref: CivitaiRef) -> CivitaiVersion:
         if ref.version_id:
@@ -275,7 +284,8 @@ class Civitai:
         cursor, seen = "", set[str]()
         for _ in range(most):
             more = [("cursor", cursor)] if cursor else []
-            data = as_mapping(await self._get(path, [*parameters, *more]))
+            found = await self._get(path, [*parameters, *more])
+            data = as_mapping(found.data if found is not None else None)
             for item in as_mappings(data.get("items")):
                 yield item
             # `nextPage` is a whole URL, on a host of the server's choice: not followed.
@@ -284,13 +294,13 @@ class Civitai:
                 return
             seen.add(cursor)
 
-    async def _get(self, path: str, parameters: Parameters = ()) -> Any:
-        """Return the JSON of an answer, from the cache if fresh; None if there is no such thing."""
+    async def _get(self, path: str, parameters: Parameters = ()) -> Cached | None:
+        """Return an answer, from the cache if it is fresh; None if there is no such thing."""
         keyed = "keyed" if self._settings.token.get_secret_value() else "anonymous"
         key = f"{keyed} {self._bases[0]} {path}?{httpx.QueryParams(list(parameters))}"
         cached = self.cache.get(key)
         if cached is not None and self.cache.fresh(cached):
-            return cached.data
+            return cached if cached.found else None
         for base in self._bases:
             etag = cached.etag if cached is not None and cached.base == base else ""
             reply = await self._asker.ask("GET", self._url(base, path, parameters), etag=etag)
@@ -298,8 +308,7 @@ class Civitai:
                 continue
             unchanged = cached is not None and reply.data is None
             data = cached.data if cached is not None and unchanged else reply.data
-            self.cache.put(key, data, base=base, etag=reply.headers.get("etag", etag))
-            return data
+            return self.cache.put(key, data, base=base, etag=reply.headers.get("etag", etag))
         self.cache.put(key, None, base=self._bases[0], found=False)
         return None
 

@@ -29,17 +29,18 @@ _LARGEST_KB = 1 << 40
 
 
 class _WithRaw(Lenient):
-    """Keeps the object as it came, for the sidecar files."""
+    """Keeps the object as it came, for the sidecar files, and which base URL it came from."""
 
     raw: JsonMap = Field(default_factory=dict[str, Any], repr=False)
+    found_at: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _keep_raw(cls, data: Any) -> Any:
         if not isinstance(data, dict):
-            return cast("Any", data)
+            return data
         given = cast("dict[str, Any]", data)
-        return given if "raw" in given else {**given, "raw": given}
+        return {**given, "raw": given, "foundAt": "", "found_at": ""}
 
 
 class CivitaiFile(Lenient):
@@ -120,7 +121,7 @@ class CivitaiVersion(_WithRaw):
     @classmethod
     def _model_is_an_object(cls, data: Any) -> Any:
         if not isinstance(data, dict):
-            return cast("Any", data)
+            return data
         given = cast("dict[str, Any]", data)
         fits = isinstance(given.get("model", {}), dict | ModelBrief)
         return given if fits else {**given, "model": {}}
@@ -170,7 +171,8 @@ class CivitaiModel(_WithRaw):
         for version in self.model_versions:
             if version_id in (0, version.id):
                 brief = ModelBrief(name=self.name, type=self.type, mode=self.mode, nsfw=self.nsfw)
-                return version.model_copy(update={"model": brief, "model_id": self.id})
+                known = {"model": brief, "model_id": self.id, "found_at": self.found_at}
+                return version.model_copy(update=known)
         return None
 
 

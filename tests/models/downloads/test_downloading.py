@@ -153,6 +153,7 @@ async def test_nothing_is_asked_with_head_or_compressed_or_by_a_librarys_name(
         Fault("cut", 50_000),
         Fault("stall", 0),
         Fault("stall", 30_000),
+        Fault("drip", 30_000),
         Fault("whole"),
         Fault("expired"),
         Fault("busy"),
@@ -347,6 +348,30 @@ async def test_a_store_without_ranges_is_read_with_one_stream_from_the_start(
 
     assert fetcher.target.read_bytes() == DATA
     assert len(fetcher.civitai.fake.storage.seen) == 2
+
+
+async def test_a_stream_that_hardly_sends_anything_counts_as_stalled(fetcher: Fetcher) -> None:
+    offer = fetcher.civitai.offer(DATA)
+    fetcher.civitai.fake.storage.faults.append(Fault("drip", 30_000))
+
+    await fetcher.get(offer)
+
+    second = fetcher.civitai.fake.storage.seen[1].headers["range"]
+    assert 30_000 < int(second.removeprefix("bytes=").split("-")[0]) < 30_090
+
+
+async def test_streams_the_server_does_not_want_retire_and_the_others_finish(
+    fetcher: Fetcher,
+) -> None:
+    offer = fetcher.civitai.offer(DATA)
+    storage = fetcher.civitai.fake.storage
+    storage.pace_s = 0.02  # the first stream is busy for a while
+    storage.faults.extend([Fault("tagless"), *[Fault("busy")] * 40])
+
+    await fetcher.get(offer, limits=fetcher.streams(4))
+
+    assert fetcher.target.read_bytes() == DATA
+    assert 2 < len(storage.seen) < 30
 
 
 async def test_after_too_many_failures_it_gives_up_and_keeps_what_came(fetcher: Fetcher) -> None:

@@ -59,7 +59,7 @@ SPOILING: dict[str, type[DownloadError]] = {
 
 lengths = st.integers(0, SIZE)
 storage_faults = st.one_of(
-    st.builds(Fault, st.sampled_from(["cut", "cut", "cut", "cut", "stall"]), lengths),
+    st.builds(Fault, st.sampled_from(["cut", "cut", "cut", "cut", "stall", "drip"]), lengths),
     st.builds(
         Fault,
         st.sampled_from(

@@ -79,3 +79,16 @@ def test_a_download_killed_at_random_moments_is_continued_and_ends_right(
     if kept and kept[-1]:
         asked = [seen.headers["range"] for seen in civitai.fake.storage.seen]
         assert "bytes=0-" not in asked  # nothing that was there came again from the start
+
+
+def test_two_processes_that_want_one_file_fetch_it_once(
+    civitai: CivitaiSite, tmp_path: Path, locks: Path
+) -> None:
+    offer = civitai.offer(DATA)
+    target = tmp_path / "models" / "model.safetensors"
+
+    both = [start(offer, target, locks, 1) for _ in range(2)]
+    said = [process.communicate(timeout=30)[0].decode().split() for process in both]
+
+    assert sorted(said) == sorted([["begun", offer.sha256], [offer.sha256]])
+    assert len(civitai.fake.seen) == 1

@@ -45,18 +45,16 @@ class Clock:
 
 
 def settings_of(site: CivitaiSite, **changes: Any) -> CivitaiSettings:
-    return CivitaiSettings(
-        **{
-            "base_url": site.url,
-            "fallback_url": "",
-            "hosts": ("127.0.0.1", "localhost"),
-            "token_hosts": ("127.0.0.1",),
-            "loopback": True,
-            "requests_per_s": 1000.0,
-            "burst": 1000,
-            **changes,
-        }
+    plain = CivitaiSettings(
+        base_url=site.url,
+        fallback_url="",
+        hosts=("127.0.0.1", "localhost"),
+        token_hosts=("127.0.0.1",),
+        loopback=True,
+        requests_per_s=1000.0,
+        burst=1000,
     )
+    return plain.model_copy(update=changes)
 
 
 Opener = Callable[..., Civitai]
@@ -243,6 +241,26 @@ async def test_what_the_first_host_does_not_have_is_asked_of_the_second(
     assert len(civitai.fake.seen) == 2
 
 
+async def test_a_file_is_downloaded_from_the_host_that_knew_its_version(
+    civitai: CivitaiSite, opened: Opener
+) -> None:
+    civitai.fake.add_file(TINY)
+    second = civitai.url.replace("127.0.0.1", "localhost")
+    client = opened(fallback_url=second)
+    for address in ("model-versions/600", "models/500"):
+        civitai.fake.faults.append("by-hash")  # the first says 404
+
+        offer = await client.offer(Wanted(url=f"https://civitai.com/{address}"))
+
+        assert offer.url.startswith(f"{second}/api/download/models/600")
+
+
+def test_an_answer_cannot_say_where_it_came_from() -> None:
+    read = CivitaiVersion.model_validate({"id": 1, "foundAt": "https://evil.example"})
+
+    assert read.found_at == ""
+
+
 @pytest.mark.parametrize("fault", ["busy", "broken", "search overloaded"])
 async def test_what_passes_is_asked_again(civitai: CivitaiSite, opened: Opener, fault: str) -> None:
     civitai.fake.faults.extend([fault] * 2)
@@ -370,7 +388,8 @@ def test_every_field_may_be_missing_or_null(name: str) -> None:
             return {key: holed(value, hole) for key, value in pairs}
         return [hole, *cast("list[Any]", data)] if isinstance(data, list) else hole
 
-    for hole in (None, [], {}, "text", -1):
+    holes: list[Any] = [None, [], {}, "text", -1]
+    for hole in holes:
         data = holed(fixture(name), hole)
         for kind in (CivitaiModel, CivitaiVersion, CivitaiImage):
             kind.model_validate(data)

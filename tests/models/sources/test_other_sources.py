@@ -290,8 +290,9 @@ def test_a_templates_own_list_counts_too_and_nonsense_does_not_hurt() -> None:
     listed = {"name": "t.gguf", "url": "https://h.example/t.gguf", "directory": "text_encoders"}
 
     assert model_links(template(models=[listed, None, 5, {"name": 3}]))[2].kind == "text_encoder"
-    for nonsense in (None, [], "x", {"nodes": 5}, {"nodes": [None, {"properties": []}]}):
-        assert model_links(nonsense) == []
+    nonsense: list[Any] = [None, [], "x", {"nodes": 5}, {"nodes": [None, {"properties": []}]}]
+    for one in nonsense:
+        assert model_links(one) == []
     assert model_links({"3": {"class_type": "KSampler", "inputs": {}}}) == []
 
 
