@@ -1,7 +1,7 @@
 """What tests of models share: one fake Civitai for all, and how to reach it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,6 @@ class CivitaiSite:
 
     url: str
     fake: FakeCivitai
-    token: str = ""
-    offers: dict[int, Offer] = field(default_factory=dict[int, Offer])
 
     def access(self, token: str = "") -> Access:
         return Access(

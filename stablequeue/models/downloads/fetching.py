@@ -104,7 +104,12 @@ class Fetching:
 
     async def _stream(self) -> None:
         patience = Patience(self._limits, self._pause)
-        while (segment := self.board.take(self._limits.least_split)) is not None:
+        while True:
+            if self._single and self.board.busy:
+                return  # one stream brings the whole file; a second would take from it
+            segment = self.board.take(self._limits.least_split)
+            if segment is None:
+                return
             retire = False
             try:
                 await self._pull(segment, patience)
@@ -133,8 +138,8 @@ class Fetching:
         async with self._door.open(segment.position, end, self._note.validator) as opened:
             await self._accept(opened, segment)
             await self._receive(opened, segment, patience)
-        if segment.position >= segment.end:
-            return
+        if segment.position >= segment.end or segment.position == opened.end:
+            return  # all that was asked for came, even if there is more to do by now
         if self.board.size is None and not opened.end:
             self._learn_size(segment.position)  # it told no size: where it ends is the end
             return
@@ -151,7 +156,9 @@ class Fetching:
             # First the books, then the wait: meanwhile another stream may take over the rest.
             position = segment.position
             self.board.advance(segment, len(piece))
+            before = loop.time()
             await self._writer.write(position, piece)
+            since += loop.time() - before  # a slow disk is not a slow server
             self._meter.arrived(len(piece), self.board.received, self.board.size or 0)
             patience.progressed()
             came += len(piece)

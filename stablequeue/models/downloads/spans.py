@@ -132,9 +132,18 @@ class Board:
         segment.position += count
 
     def release(self, segment: Segment) -> None:
-        """Note that a stream ended, done or not."""
-        if segment in self._active:
-            self._active.remove(segment)
+        """Note that a stream ended, done or not.
+
+        What it took from another's rest and did not begin goes back to that one, whose answer may
+        well bring it.
+        """
+        if segment not in self._active:
+            return
+        self._active.remove(segment)
+        for other in self._active:
+            if other.position < other.end == segment.position < segment.end:
+                other.end = segment.end
+                return
 
     def learn(self, size: int) -> None:
         """Note the size, once it is known; what streams work on ends there at the latest."""

@@ -79,3 +79,16 @@ def test_starting_anew_forgets_all_but_the_stream_that_goes_on() -> None:
 
     assert (going_on.position, going_on.end, board.received) == (0, 100, 0)
     assert board.busy == 1
+
+
+def test_what_a_stream_took_over_and_never_began_goes_back() -> None:
+    board = Board(100)
+    first, second = board.take(1), board.take(1)
+    assert first is not None
+    assert second is not None
+    assert (first.end, second.position) == (50, 50)
+
+    board.release(second)
+
+    assert first.end == 100
+    assert board.take(60) is None
