@@ -24,6 +24,7 @@ FaultKind = Literal[
     "drip",  # a byte now and then comes after `after` bytes
     "short",  # Content-Length and Content-Range tell a shorter file
     "long",  # they tell a longer one
+    "sizeless",  # Range is ignored and no length told: 200, chunked
     "whole",  # Range is ignored: 200 with everything
     "expired",  # the signed address is revoked: 403
     "html",  # a page with 200
@@ -175,7 +176,7 @@ class FakeStorage:
         size = len(stored.data)
         start, end, ranged = 0, size, False
         same = headers.get("if-range", stored.etag) == stored.etag
-        if self.ranges and same and kind != "whole" and "range" in headers:
+        if self.ranges and same and kind not in {"whole", "sizeless"} and "range" in headers:
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", headers["range"])
             assert wanted is not None, headers["range"]
             start, ranged = int(wanted[1]), True
@@ -194,6 +195,8 @@ class FakeStorage:
             "accept-ranges": "bytes" if self.ranges else "none",
             "content-disposition": f'attachment; filename="{stored.name}"',
         }
+        if kind == "sizeless":
+            del answer["content-length"]
         if kind != "tagless":
             answer["etag"] = stored.etag
         if ranged:

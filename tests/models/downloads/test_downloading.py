@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from stablequeue.errors import (
     AccessDenied,
@@ -34,6 +38,7 @@ from stablequeue.models.sources.network import Reach
 from stablequeue.models.sources.offer import Offer
 from tests.fakes.civitai import TOKEN
 from tests.fakes.model_files import safetensors
+from tests.fakes.serving import serve
 from tests.fakes.storage import Fault, FaultKind
 from tests.models.conftest import LOOPBACK, QUICK, CivitaiSite
 
@@ -552,6 +557,74 @@ async def test_an_unknown_size_and_hash_are_learned_from_the_answer(fetcher: Fet
     done = await fetcher.get(offer, limits=fetcher.streams(3))
 
     assert (done.size, done.sha256) == (SIZE, whole.sha256)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_store_that_tells_no_length_is_read_to_its_end(
+    fetcher: Fetcher, known: bool
+) -> None:
+    whole = fetcher.civitai.offer(DATA)
+    offer = whole if known else Offer.from_json({**whole.to_json(), "size": 0, "sha256": ""})
+    fetcher.civitai.fake.storage.faults.append(Fault("sizeless"))
+
+    done = await fetcher.get(offer, limits=fetcher.streams(3))
+
+    assert (done.size, done.sha256) == (SIZE, whole.sha256)
+    assert len(fetcher.civitai.fake.storage.seen) == 1
+
+
+async def test_storage_that_refuses_every_address_is_not_asked_for_ever(fetcher: Fetcher) -> None:
+    offer = fetcher.civitai.offer(DATA)
+    fetcher.civitai.fake.storage.faults.extend([Fault("expired")] * 10)
+
+    with pytest.raises(AccessDenied, match="storage refuses"):
+        await fetcher.get(offer)
+
+    assert len(fetcher.civitai.fake.storage.seen) == 3
+    assert left_in(fetcher.folder) == []
+
+
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [
+        ("/api/download/models/600", DownloadError),  # in circles
+        ("/login?returnUrl=%2F&reason=download-auth", LoginNeeded),
+        ("/model-versions/600", AccessDenied),
+        ("http://localhost:1/nobody-listens", SourceUnreachable),
+        ("https://10.0.0.1/private", UnsafeAddress),
+        ("file:///etc/passwd", UnsafeAddress),
+    ],
+)
+async def test_redirects_are_followed_by_our_own_rules(
+    fetcher: Fetcher, location: str, kind: type[DownloadError]
+) -> None:
+    async def redirect(_: Request) -> Response:
+        return RedirectResponse(location, 307)
+
+    app = Starlette(routes=[Route("/api/download/models/600", redirect)])
+    with serve(app) as url:
+        whole = fetcher.civitai.offer(DATA).to_json()
+        offer = Offer.from_json({**whole, "url": f"{url}/api/download/models/600"})
+
+        with pytest.raises(kind) as caught:
+            await fetcher.get(offer)
+
+    assert type(caught.value) is kind
+    await give_up(fetcher.target, locks=fetcher.locks)
+    assert left_in(fetcher.folder) == []
+
+
+async def test_a_name_taken_meanwhile_is_not_overwritten(fetcher: Fetcher) -> None:
+    offer = fetcher.civitai.offer(DATA)
+
+    def take(_: Progress) -> None:
+        fetcher.target.write_bytes(b"the user's own")
+
+    with pytest.raises(TargetTaken, match="meanwhile"):
+        await fetcher.get(offer, progress=take)
+
+    assert fetcher.target.read_bytes() == b"the user's own"
+    assert left_in(fetcher.folder) == ["model.safetensors"]
 
 
 async def test_sweeping_removes_only_what_is_old_and_nobody_owns(fetcher: Fetcher) -> None:

@@ -65,6 +65,7 @@ storage_faults = st.one_of(
         st.sampled_from(
             [
                 "whole",
+                "sizeless",
                 "expired",
                 "busy",
                 "broken",

@@ -391,8 +391,10 @@ def test_every_field_may_be_missing_or_null(name: str) -> None:
     holes: list[Any] = [None, [], {}, "text", -1]
     for hole in holes:
         data = holed(fixture(name), hole)
+        each = [{**fixture(name), key: hole} for key in fixture(name)]
         for kind in (CivitaiModel, CivitaiVersion, CivitaiImage):
-            kind.model_validate(data)
+            for one in (data, *each):
+                kind.model_validate(one)
 
 
 def test_a_postgres_list_is_a_list_and_early_access_has_two_shapes() -> None:
