@@ -25,6 +25,22 @@
     ├── StoreError              where pictures go
     │   ├── StoreUnavailable    disk full, credentials, outage: parks the server's jobs
     │   └── UnsafeName          a name that would leave the folder
+    ├── DownloadError           fetching a model file, or asking where it is
+    │   ├── SourceUnreachable   (retryable) no connection, it broke too often, or a fault there
+    │   ├── RateLimited         (retryable, after `retry_at`) too many requests or downloads
+    │   ├── DownloadBusy        (retryable) another process fetches the same file
+    │   ├── LoginNeeded         an account's key is needed, or ours is not accepted
+    │   ├── AccessDenied        this account or address may not have it
+    │   ├── DownloadDisabled    its creator offers no download
+    │   ├── EarlyAccess         for sale until a date, free for all then
+    │   ├── ModelGone           no such model or file, or no longer
+    │   ├── RegionBlocked       not for this country
+    │   ├── UnsafeAddress       an address we do not go to
+    │   ├── NoSuitableFile      the model has no file that may be taken
+    │   ├── NotAModelFile       a page, an error or another kind of file instead of the model
+    │   ├── WrongBytes          not the size or the SHA-256 that was promised
+    │   ├── DiskFull            not enough room for it
+    │   └── TargetTaken         another file has its name, or it cannot be written there
     ├── CatalogueError          our own database
     │   ├── CatalogueBusy       (retryable) locked for longer than we wait
     │   └── CatalogueTooNew     written by a newer release
@@ -39,6 +55,7 @@ is one line and ends with what to do next where there is something to do. All ar
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from stablequeue.hiding import without_secrets
@@ -265,6 +282,147 @@ class UnsafeName(StoreError):
     """A name from outside that would leave the store's folder."""
 
     code = "unsafe_name"
+
+
+class DownloadError(QueueError):
+    """Something about fetching a model file, or about asking a source where it is.
+
+    Args:
+        source: Who was asked: `civitai`, `huggingface` or a host's name.
+        detail: What happened, and what to do about it.
+    """
+
+    code = "download"
+
+    def __init__(self, source: str, detail: str) -> None:
+        super().__init__(source, detail)
+        self.source, self.detail = source, str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.detail}"
+
+
+class SourceUnreachable(DownloadError):
+    """No connection, one that broke or stalled too often, or a fault of theirs (5xx)."""
+
+    code = "source_unreachable"
+    retryable = True
+
+
+class RateLimited(DownloadError):
+    """Too many requests or downloads; asking before `retry_at` makes it worse.
+
+    Args:
+        source: Who was asked.
+        detail: What happened.
+        retry_at: When asking again is welcome, in UTC; None if it did not say.
+    """
+
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, source: str, detail: str, retry_at: datetime | None = None) -> None:
+        super().__init__(source, detail)
+        self.retry_at = retry_at
+        self.args = (source, self.detail, retry_at)
+
+    def __str__(self) -> str:
+        when = f" Again at {self.retry_at:%Y-%m-%d %H:%M:%S} UTC." if self.retry_at else ""
+        return f"{super().__str__()}{when}"
+
+
+class DownloadBusy(DownloadError):
+    """Another process is fetching the same file, or another file to the same path."""
+
+    code = "download_busy"
+    retryable = True
+
+
+class LoginNeeded(DownloadError):
+    """An account's key is needed; without one, or with a wrong one, asking again is useless."""
+
+    code = "login_needed"
+
+
+class AccessDenied(DownloadError):
+    """This account or address may not have it."""
+
+    code = "access_denied"
+
+
+class DownloadDisabled(DownloadError):
+    """The creator lets it be used on the site only; a key does not help."""
+
+    code = "download_disabled"
+
+
+class EarlyAccess(DownloadError):
+    """For sale until a date, free for all after it.
+
+    Args:
+        source: Who was asked.
+        detail: What happened.
+        until: When it becomes free, in UTC; None if never or not told.
+    """
+
+    code = "early_access"
+
+    def __init__(self, source: str, detail: str, until: datetime | None = None) -> None:
+        super().__init__(source, detail)
+        self.until = until
+        self.args = (source, self.detail, until)
+
+    def __str__(self) -> str:
+        when = f" It becomes free at {self.until:%Y-%m-%d %H:%M} UTC." if self.until else ""
+        return f"{super().__str__()}{when}"
+
+
+class ModelGone(DownloadError):
+    """There is no such model, version or file, or it was removed or archived."""
+
+    code = "model_gone"
+
+
+class RegionBlocked(DownloadError):
+    """The source does not serve the country this machine is in."""
+
+    code = "region_blocked"
+
+
+class UnsafeAddress(DownloadError):
+    """An address outside the allow-list, not https, or inside a private network."""
+
+    code = "unsafe_address"
+
+
+class NoSuitableFile(DownloadError):
+    """The model has no file that may be taken: only training data, pickles, or none at all."""
+
+    code = "no_suitable_file"
+
+
+class NotAModelFile(DownloadError):
+    """What came instead of the model is a web page, an error message or another kind of file."""
+
+    code = "not_a_model_file"
+
+
+class WrongBytes(DownloadError):
+    """The whole file came, but not with the size or the SHA-256 that was promised."""
+
+    code = "wrong_bytes"
+
+
+class DiskFull(DownloadError):
+    """Not enough room in the folder for the file and the margin that is kept free."""
+
+    code = "disk_full"
+
+
+class TargetTaken(DownloadError):
+    """Another file has the name already, or the folder cannot be written."""
+
+    code = "target_taken"
 
 
 class CatalogueError(QueueError):
