@@ -121,12 +121,16 @@ def warnings_for(
 
 
 def _negative(checkpoint: Described, negative_prompt: str, cfg_scale: float) -> list[str]:
-    if not negative_prompt.strip() or checkpoint.fits not in _IGNORE_NEGATIVE or cfg_scale > 1:
+    family = checkpoint.fits
+    if family is None or family not in _IGNORE_NEGATIVE:
         return []
-    return [
-        f"{checkpoint.name} is a {checkpoint.fits.spoken} model, which ignores the negative prompt;"
+    if not negative_prompt.strip() or cfg_scale > 1:
+        return []
+    sentence = (
+        f"{checkpoint.name} is a {family.spoken} model, which ignores the negative prompt;"
         " say what you want in the prompt instead."
-    ]
+    )
+    return [sentence]
 
 
 def _pair(checkpoint: Described, other: Described) -> str:
@@ -179,8 +183,7 @@ def _vae(checkpoint: Described, vae: Described) -> str:
         return unfit
     its = family_of(vae.base_model) or _named(vae.name)
     # SD 1.5 and SDXL share shapes and not the scale of their latents: only words tell.
-    pair = {Family.SD1, Family.SDXL}
-    if its in pair and mine in pair and its is not mine:
+    if its is not None and {its, mine} == {Family.SD1, Family.SDXL}:
         return (
             f"The VAE {vae.name} is made for {its.spoken} and {checkpoint.name} is {mine.spoken}:"
             " colours will be wrong, though it loads."

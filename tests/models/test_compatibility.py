@@ -20,9 +20,11 @@ def vae(name: str = "some", channels: int = 0, variant: str = "") -> Described:
 
 
 def test_an_sd15_lora_on_sdxl_is_named_with_the_way_out() -> None:
-    assert warnings_for(checkpoint(Family.SDXL), [lora(Family.SD1)]) == (
+    (sentence,) = warnings_for(checkpoint(Family.SDXL), [lora(Family.SD1)])
+
+    assert sentence == (
         "The LoRA style is made for SD 1.5 and base is SDXL: it will have no effect or fail;"
-        " use one made for SDXL.",
+        " use one made for SDXL."
     )
 
 
@@ -105,9 +107,10 @@ def test_an_sd15_embedding_works_in_part_on_sdxl() -> None:
 def test_flux_ignores_a_negative_prompt_and_says_what_to_do() -> None:
     flux = checkpoint(Family.FLUX1)
 
-    assert warnings_for(flux, negative_prompt="blurry") == (
+    (sentence,) = warnings_for(flux, negative_prompt="blurry")
+    assert sentence == (
         "base is a Flux.1 model, which ignores the negative prompt;"
-        " say what you want in the prompt instead.",
+        " say what you want in the prompt instead."
     )
     assert warnings_for(flux, negative_prompt="  ") == ()
     assert warnings_for(flux, negative_prompt="blurry", cfg_scale=3.5) == ()
