@@ -46,9 +46,13 @@ def embedded_hash(header: Header) -> str:
     return ""
 
 
-def sidecar_columns(path: Path) -> dict[str, Any]:
-    """Return what a file's sidecars tell."""
-    found = read_sidecars(path)
+def sidecar_columns(path: Path, beside: str) -> dict[str, Any]:
+    """Return what a file's sidecars tell; `beside` is what the walk saw of them.
+
+    Listing the folder for each of its files would take the square of their number.
+    """
+    present = [path.stem + stamp.partition(":")[0] for stamp in beside.split()]
+    found = read_sidecars(path, present)
     return {
         "title": found.name[:_LONGEST],
         "base_model": found.base_model[:_LONGEST],

@@ -151,7 +151,7 @@ def _write_files(
     database: Database, batch: list[Found], sources: dict[str, _Known | None], gone: set[int]
 ) -> None:
     read = [
-        {**_columns(found), **sidecar_columns(Path(found.path))}
+        {**_columns(found), **sidecar_columns(Path(found.path), found.beside)}
         | ({} if sources[found.path] else header_columns(Path(found.path)))
         for found in batch
     ]
@@ -211,7 +211,7 @@ def _write_rest(database: Database, difference: _Difference, taken: set[int]) ->
     """Write what costs no reading of model files; nothing at all when nothing changed."""
     gone = [one.id for one in difference.gone if one.id not in taken]
     retold = [
-        (number, {**_columns(found), **sidecar_columns(Path(found.path))})
+        (number, {**_columns(found), **sidecar_columns(Path(found.path), found.beside)})
         for number, found in difference.retold
     ]
     if not (gone or retold or difference.back):
