@@ -10,10 +10,10 @@ from pathlib import Path
 
 from stablequeue.errors import BadRequest, NotFound, Refused
 from stablequeue.model_names import SUFFIXES, without_suffix
+from stablequeue.models.beside import sidecar_files, stem_of
 from stablequeue.models.folders import Root, target_in
 from stablequeue.models.library import Library
 from stablequeue.models.records import ModelFile
-from stablequeue.models.sidecars import sidecar_files, stem_of
 
 _DAY_MS = 24 * 60 * 60 * 1000
 

@@ -22,38 +22,21 @@ never replaced; a file that cannot be read is left as it is. Sources: Forge (202
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from stablequeue.engines.base import Kind
 from stablequeue.errors import UnreadableFile
+from stablequeue.models.beside import beside, find_preview, names_in
 from stablequeue.storage.atomic import appearing
-from stablequeue.storage.sniffing import sniff
 
 JSON = dict[str, Any]
 
 LARGEST = 16 * 1024 * 1024
 """Bytes of a sidecar file that is read."""
 
-PREVIEWS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".jxl", ".mp4", ".webm")
-FORGE_PREVIEWS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-_TEXTS = (
-    ".json",
-    ".civitai.info",
-    ".api_info.json",
-    ".metadata.json",
-    ".cm-info.json",
-    ".civitai.json",
-    ".txt",
-    ".description.txt",
-    ".html",
-    ".yaml",
-)
-_VAES = (".vae.safetensors", ".vae.pt", ".vae.ckpt")
 _TAG = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
 _FORGE_VERSIONS = {
     "sd 1": "SD1",
@@ -95,11 +78,6 @@ class Sidecars:
     autov3: str = ""
     preview: Path | None = None
     problems: tuple[str, ...] = field(default=())
-
-
-def stem_of(model: Path) -> Path:
-    """Return the path all sidecars of a model begin with."""
-    return model.with_suffix("")
 
 
 def read_sidecars(model: Path, present: Sequence[str] | None = None) -> Sidecars:
@@ -173,39 +151,6 @@ def read_sidecars(model: Path, present: Sequence[str] | None = None) -> Sidecars
     )
 
 
-def find_preview(model: Path, present: Sequence[str] | None = None) -> Path | None:
-    """Return the picture that belongs to a model: those of Forge's rules first."""
-    folder = model.parent
-    names = set(_names(folder) if present is None else present)
-    stem = stem_of(model).name
-    for suffix in PREVIEWS:
-        for name in (f"{stem}{suffix}", f"{stem}.preview{suffix}"):
-            if name in names:
-                return folder / name
-    return None
-
-
-def sidecar_files(model: Path, present: Sequence[str] | None = None) -> list[Path]:
-    """Return the files that belong to a model, for renaming and deleting it; sorted.
-
-    Not those of another model whose name only begins alike: `a.json` beside `a.safetensors` and
-    `a.ckpt` belongs to both, and is kept while the other is there.
-    """
-    folder = model.parent
-    names = list(_names(folder) if present is None else present)
-    stem = stem_of(model).name
-    others = {one for one in names if one != model.name}
-    if any(Path(one).stem == stem and _is_model(one) for one in others):
-        return []
-    endings = {*_TEXTS, *_VAES, *PREVIEWS, *(f".preview{one}" for one in PREVIEWS)}
-    example = re.compile(rf"{re.escape(stem)}\.example\.\d+\.\w+")
-    return sorted(
-        folder / one
-        for one in others
-        if (one.startswith(stem) and one[len(stem) :] in endings) or example.fullmatch(one)
-    )
-
-
 def merge_user_metadata(model: Path, values: Mapping[str, Any]) -> JSON:
     """Fill in `name.json`; what a person wrote there stays.
 
@@ -220,7 +165,7 @@ def merge_user_metadata(model: Path, values: Mapping[str, Any]) -> JSON:
         UnreadableFile: There is a file, and it is no JSON object; it is left as it is.
         OSError: It cannot be written.
     """
-    path = _beside(model, ".json")
+    path = beside(model, ".json")
     before = _load(path)
     after = dict(before)
     for key, value in values.items():
@@ -239,7 +184,7 @@ def merge_civitai_info(model: Path, version: Mapping[str, Any]) -> JSON:
         UnreadableFile: There is a file, and it is no JSON object; it is left as it is.
         OSError: It cannot be written.
     """
-    path = _beside(model, ".civitai.info")
+    path = beside(model, ".civitai.info")
     before = _load(path)
     return _save(path, before, _merged(before, version))
 
@@ -265,40 +210,17 @@ def user_metadata_of(version: Mapping[str, Any], *, sha256: str = "") -> JSON:
     }
 
 
-def write_preview(model: Path, picture: bytes) -> Path:
-    """Write a preview under the suffix of what it really is, and return where.
-
-    A preview that is there under another suffix of ours (`name.preview.*`) is replaced, since Forge
-    shows whichever it finds first; a picture somebody chose (`name.png`) stays, and wins.
-
-    Raises:
-        UnreadableFile: It is neither picture nor video.
-        OSError: It cannot be written.
-    """
-    found = sniff(picture)
-    suffix = found.suffix if found.kind in {Kind.IMAGE, Kind.VIDEO} else ""
-    if suffix not in PREVIEWS:
-        raise UnreadableFile(f"the preview for {model.name} is neither picture nor video")
-    target = _beside(model, f".preview{suffix}")
-    with appearing(target) as temporary:
-        temporary.write_bytes(picture)
-    for other in PREVIEWS:
-        if other != suffix:
-            _beside(model, f".preview{other}").unlink(missing_ok=True)
-    return target
-
-
 class _Reading:
     """Reads sidecars of one model, and notes what it could not."""
 
     def __init__(self, model: Path, present: Sequence[str] | None) -> None:
         self._model = model
-        self.present = list(_names(model.parent) if present is None else present)
+        self.present = list(names_in(model.parent) if present is None else present)
         self._names = set(self.present)
         self.problems: list[str] = []
 
     def json(self, suffix: str) -> JSON:
-        path = _beside(self._model, suffix)
+        path = beside(self._model, suffix)
         if path.name not in self._names:
             return {}
         try:
@@ -308,7 +230,7 @@ class _Reading:
             return {}
 
     def text(self, suffix: str) -> str:
-        path = _beside(self._model, suffix)
+        path = beside(self._model, suffix)
         if path.name not in self._names:
             return ""
         try:
@@ -316,23 +238,6 @@ class _Reading:
         except UnreadableFile as error:
             self.problems.append(str(error))
             return ""
-
-
-def _beside(model: Path, suffix: str) -> Path:
-    stem = stem_of(model)
-    return stem.with_name(stem.name + suffix)
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
-    except OSError:
-        return []
-
-
-def _is_model(name: str) -> bool:
-    return Path(name).suffix.casefold() in {".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"}
 
 
 def _bytes(path: Path) -> bytes:

@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stablequeue.errors import UnreadableFile
+from stablequeue.models.beside import find_preview, sidecar_files, write_preview
 from stablequeue.models.sidecars import (
     Sidecars,
-    find_preview,
     merge_civitai_info,
     merge_user_metadata,
     read_sidecars,
-    sidecar_files,
     user_metadata_of,
-    write_preview,
 )
 
 RECORDING = Path(__file__).parents[1] / "recordings" / "civitai" / "model_version_by_hash.json"
