@@ -21,7 +21,6 @@ logger = logging.getLogger("stablequeue.deployments")
 
 ENTRYPOINT = "flows/generate.py:generate"
 REMOVED = "Its server is no longer saved; paused until its jobs are gone. "
-ANY_LIMIT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def bootstrap(api: PrefectApi, *, limit: int = MOST_LIMIT, sandbox_url: str = ""
     changed = save_sandbox(api, sandbox_url) if sandbox_url else []
     servers = saved_servers(api)
     deployer = Deployer(api)
-    if make_pool(api, ANY, description="Jobs for any server", limit=ANY_LIMIT):
+    if make_pool(api, ANY, description="Jobs for any server", limit=None):
         changed.append(f"pool {ANY}")
     plans = static_plans(project_dir())
     for server in servers:

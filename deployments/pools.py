@@ -14,7 +14,7 @@ USUAL = Tier.NORMAL.value
 """The queue of runs that name none."""
 
 
-def make_pool(api: PrefectApi, name: str, *, description: str, limit: int) -> bool:
+def make_pool(api: PrefectApi, name: str, *, description: str, limit: int | None) -> bool:
     """Make a pool with its queues, or complete the one there is; whether anything changed.
 
     What a person may have changed on an existing pool (limit, pause, job variables) stays.
@@ -23,7 +23,8 @@ def make_pool(api: PrefectApi, name: str, *, description: str, limit: int) -> bo
         api: Prefect's API.
         name: Name of the pool, an alias.
         description: Shown in Prefect's pages.
-        limit: How many of its runs may be active at once, if the pool is made now.
+        limit: How many of its runs may be active at once, if the pool is made now; None: as many as
+            there are.
     """
     try:
         pool = api.pool(name)
@@ -47,7 +48,7 @@ def _template() -> dict[str, Any]:
     return GpuServerWorker.get_default_base_job_template()
 
 
-def _create(api: PrefectApi, name: str, description: str, limit: int) -> Pool:
+def _create(api: PrefectApi, name: str, description: str, limit: int | None) -> Pool:
     body = {
         "name": name,
         "type": WORKER_TYPE,

@@ -7,7 +7,9 @@
     ├── SettingsError           a setting or the configuration file is wrong
     ├── NotFound                no such job, picture, server or store
     ├── Refused                 the command does not fit the state of things
-    ├── UnreadableFile          a picture or its metadata is damaged, cut off or too large
+    ├── UnreadableFile          a picture, a model file or its metadata is damaged or cut off
+    ├── FileInUse               (retryable) a model file is still being written
+    ├── Stopped                 somebody asked to stop what was being done
     ├── EngineError             a generation server
     │   ├── EngineUnreachable   (retryable) no connection, or it broke
     │   ├── EngineBusy          (retryable) it answers, but cannot take work now
@@ -114,9 +116,22 @@ class Refused(QueueError):
 
 
 class UnreadableFile(QueueError):
-    """A picture, or what is embedded in it, is damaged, cut off, too large or no picture."""
+    """A file, or what is embedded in it, is damaged, cut off, too large or of another kind."""
 
     code = "unreadable_file"
+
+
+class FileInUse(QueueError):
+    """A model file changed while it was read: somebody is still writing it."""
+
+    code = "file_in_use"
+    retryable = True
+
+
+class Stopped(QueueError):
+    """Somebody asked to stop what was being done; nothing is wrong."""
+
+    code = "stopped"
 
 
 class EngineError(QueueError):

@@ -14,6 +14,7 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from stablequeue.errors import SettingsError
+from stablequeue.source_settings import SourceSettings
 
 PREFIX = "STABLEQUEUE_"
 FILE_NAME = "stablequeue.yaml"
@@ -38,6 +39,33 @@ class S3Settings(BaseModel):
     secret_key: SecretStr = Field(default=SecretStr(""), description="Secret access key.")
 
 
+class ModelSettings(BaseModel):
+    """Where this host's model files lie, and where missing ones go."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folders: dict[str, list[Path]] = Field(
+        default_factory=dict[str, list[Path]],
+        description="Folders by type: checkpoint, lora, embedding, vae, controlnet, upscaler, unet,"
+        " text_encoder. A missing file goes into the first of its type.",
+    )
+    installations: list[Path] = Field(
+        default_factory=list[Path],
+        description="Folders of ComfyUI, Forge or AUTOMATIC1111; their model folders are found.",
+    )
+    extra_model_paths: list[Path] = Field(
+        default_factory=list[Path], description="Files like ComfyUI's extra_model_paths.yaml."
+    )
+    locks: Path | None = Field(
+        default=None,
+        description="Folder of lock files of downloads; on a disk that several hosts share, one"
+        " that all of them reach. Empty: home/locks/models.",
+    )
+    most_gb: float = Field(
+        default=0.0, ge=0, description="Size that eviction keeps the library under. 0: no limit."
+    )
+
+
 class Settings(BaseModel):
     """This installation's settings; make one with `load`."""
 
@@ -51,6 +79,8 @@ class Settings(BaseModel):
         default=None, description="Folder for finished pictures. Empty: home/pictures."
     )
     s3: S3Settings = Field(default_factory=S3Settings)
+    models: ModelSettings = Field(default_factory=ModelSettings)
+    sources: SourceSettings = Field(default_factory=SourceSettings)
     prefect_api_url: str = Field(
         default="", description="A Prefect API somebody else runs. Empty: `up` starts our own."
     )
@@ -108,6 +138,11 @@ class Settings(BaseModel):
     def locks(self) -> Path:
         """Folder of lock files, one a card."""
         return self.home / "locks"
+
+    @cached_property
+    def model_locks(self) -> Path:
+        """Folder of lock files, one a model file that is fetched."""
+        return self.models.locks or self.locks / "models"
 
     @cached_property
     def run_folder(self) -> Path:

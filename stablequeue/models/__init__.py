@@ -1,6 +1,5 @@
-"""The model library: what files there are, which one is meant, and fetching what is missing.
+"""Model files: what this host has, what is meant by a name or a hash, and fetching what is missing.
 
-`sources` knows where files come from (Civitai, Hugging Face, plain URLs, the links of ComfyUI's
-workflow templates) and makes offers; `downloads` carries one offer into a folder. None of it
-imports Prefect.
+The library of files (`library`), references (`references`, `resolving`), where files come from
+(`sources`) and how they are fetched (`downloads`). Nothing here imports Prefect.
 """

@@ -286,12 +286,22 @@ class Scheduling:
         own = self._pools[server.alias]
         if pool is None or pool.paused:
             return False
+        if pool.limit is not None and self._taken_from(ANY) >= pool.limit:
+            return False
         if _tier_stopped(pool, seen.waiting) or _tier_stopped(own, seen.waiting):
             return False
         lack = self._skipped.get(seen.waiting.run_id, {}).get(server.alias)
         if lack is not None and time.monotonic() < lack.until:
             return False
         return server in self._candidates(seen)
+
+    def _taken_from(self, pool: str) -> int:
+        """Return how many runs of a pool this host works on."""
+        return sum(
+            taken.pool == pool
+            for server in self._servers.values()
+            for taken in server.taken.values()
+        )
 
     async def _lack(self, server: ServerState, seen: Seen) -> Lack:
         """Say why a server cannot have a run of `any`."""

@@ -173,6 +173,16 @@ async def test_runs_for_any_spread_over_the_servers_and_none_is_taken_ahead(benc
     assert bench.again < 1, "the last pictures may end any moment"
 
 
+async def test_the_shared_pool_has_a_limit_of_its_own_if_somebody_sets_one(bench: Bench) -> None:
+    for alias in ("a", "b", "c"):
+        bench.server(alias)
+    bench.pool(ANY, limit=2)
+    runs = [seen(f"r{n}", ANY, place=-50 + n) for n in range(3)]
+    assert [run for run, _ in await bench.decide(*runs)] == ["r0", "r1"]
+    bench.end("r0")
+    assert [run for run, _ in await bench.decide(*runs[2:])][2:] == ["r2"]
+
+
 async def test_one_is_taken_ahead_from_the_shared_pool_once_the_last_is_nearly_done(
     bench: Bench,
 ) -> None:

@@ -7,8 +7,8 @@ from stablequeue.models.sources.direct import direct_access, direct_offer
 from stablequeue.models.sources.finding import Sources, access_for, open_sources
 from stablequeue.models.sources.huggingface import HuggingFace, huggingface_access
 from stablequeue.models.sources.offer import Offer, Wanted
-from stablequeue.models.sources.settings import SourceSettings
 from stablequeue.models.sources.templates import model_links
+from stablequeue.source_settings import SourceSettings
 
 __all__ = [
     "Access",

@@ -42,7 +42,7 @@ from stablequeue.models.sources.offer import Offer, Wanted
 from stablequeue.models.sources.pace import Pace
 from stablequeue.models.sources.patience import Pause
 from stablequeue.models.sources.refusals import civitai_refusal
-from stablequeue.models.sources.settings import CivitaiSettings
+from stablequeue.source_settings import CivitaiSettings
 
 _API = "api/v1"
 _BULK = 100

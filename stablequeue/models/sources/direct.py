@@ -12,7 +12,7 @@ from stablequeue.models.sources.access import Access
 from stablequeue.models.sources.naming import has_model_suffix, name_of_url, safe_name
 from stablequeue.models.sources.network import Reach
 from stablequeue.models.sources.offer import Offer, Wanted
-from stablequeue.models.sources.settings import DirectSettings
+from stablequeue.source_settings import DirectSettings
 
 
 def direct_access(settings: DirectSettings) -> Access:

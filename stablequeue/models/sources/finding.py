@@ -11,7 +11,7 @@ from stablequeue.models.sources.civitai import Civitai, civitai_access
 from stablequeue.models.sources.direct import direct_access, direct_offer
 from stablequeue.models.sources.huggingface import HuggingFace, huggingface_access, parse_ref
 from stablequeue.models.sources.offer import Offer, Wanted
-from stablequeue.models.sources.settings import SourceSettings
+from stablequeue.source_settings import SourceSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

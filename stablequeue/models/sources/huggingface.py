@@ -25,7 +25,7 @@ from stablequeue.models.sources.offer import Offer, Wanted
 from stablequeue.models.sources.pace import Pace
 from stablequeue.models.sources.patience import Pause
 from stablequeue.models.sources.refusals import huggingface_refusal
-from stablequeue.models.sources.settings import HuggingFaceSettings
+from stablequeue.source_settings import HuggingFaceSettings
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)

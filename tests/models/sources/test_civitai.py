@@ -26,7 +26,7 @@ from stablequeue.models.sources.civitai_answers import (
     CivitaiVersion,
 )
 from stablequeue.models.sources.pace import Pace
-from stablequeue.models.sources.settings import CivitaiSettings
+from stablequeue.source_settings import CivitaiSettings
 from tests.fakes.civitai import TOKEN, fixture
 from tests.fakes.model_files import safetensors
 from tests.models.conftest import CivitaiSite

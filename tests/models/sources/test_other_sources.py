@@ -30,7 +30,7 @@ from stablequeue.models.sources import (
 from stablequeue.models.sources.civitai_urls import CivitaiRef, parse
 from stablequeue.models.sources.huggingface import HuggingFaceRef, parse_ref, parse_url
 from stablequeue.models.sources.kinds import KINDS, of_civitai, of_comfyui
-from stablequeue.models.sources.settings import (
+from stablequeue.source_settings import (
     CivitaiSettings,
     DirectSettings,
     HuggingFaceSettings,

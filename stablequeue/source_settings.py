@@ -1,4 +1,4 @@
-"""How each source is set up. One object of `SourceSettings` holds all."""
+"""How each source of model files is set up. One object of `SourceSettings` holds all."""
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
