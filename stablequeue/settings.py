@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import yaml
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from stablequeue.errors import SettingsError
+from stablequeue.models.kinds import ModelType, type_of
 from stablequeue.source_settings import SourceSettings
 
 PREFIX = "STABLEQUEUE_"
@@ -23,7 +24,18 @@ ALIASES = {
     "home": ("CONFIG_DATA_PATH",),
     "pictures": ("STABLE_DIFFUSION_SAVE_PATH",),
     "files_port": ("PORT",),
+    "sources.civitai.token": ("CIVITAI_TOKEN", "CIVITAI_API_KEY"),
+    "sources.huggingface.token": ("HF_TOKEN",),
 }
+NESTED = {
+    # Names in the environment of settings within a section, without our prefix.
+    "models.installations": "MODEL_INSTALLATIONS",
+    "models.most_gb": "MODEL_MOST_GB",
+    "sources.civitai.token": "CIVITAI_TOKEN",
+    "sources.huggingface.token": "HF_TOKEN",
+}
+PATH_LISTS = frozenset({"input_folders", "models.installations", "models.extra_model_paths"})
+"""Settings that are several folders or files, written as in PATH where they are one text."""
 
 
 class S3Settings(BaseModel):
@@ -64,6 +76,15 @@ class ModelSettings(BaseModel):
     most_gb: float = Field(
         default=0.0, ge=0, description="Size that eviction keeps the library under. 0: no limit."
     )
+
+    @field_validator("folders")
+    @classmethod
+    def _known_types(cls, folders: dict[str, list[Path]]) -> dict[str, list[Path]]:
+        for name in folders:
+            if type_of(name) is None:
+                msg = f"there is no type of models {name[:50]!r}; there are: {', '.join(ModelType)}"
+                raise ValueError(msg)
+        return folders
 
 
 class Settings(BaseModel):
@@ -167,30 +188,66 @@ def load(overrides: dict[str, Any] | None = None) -> Settings:
 def load_with_origins(
     overrides: dict[str, Any] | None = None,
 ) -> tuple[Settings, dict[str, str]]:
-    """Return the settings and, for every setting, where its value came from."""
+    """Return the settings and where each value came from; `origin_of` reads that.
+
+    Args:
+        overrides: From the command line; dots lead into sections, as in `models.most_gb`.
+    """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     environment = _from_environment()
     home = given.get("home") or environment.get("home", (None, ""))[0] or _default_home()
     file = Path(os.environ.get(PREFIX + "CONFIG") or Path(home) / FILE_NAME)
-    from_file = _from_file(file)
 
-    values: dict[str, Any] = {}
-    origins = dict.fromkeys(Settings.model_fields, "default")
-    for key, value in from_file.items():
-        values[key], origins[key] = value, str(file)
-    for key, (value, name) in environment.items():
-        values[key], origins[key] = _merged(values.get(key), value), f"environment {name}"
-    for key, value in given.items():
-        values[key], origins[key] = value, "command line"
+    values = _from_file(file)
+    origins = {**dict.fromkeys(Settings.model_fields, "default"), **_places(values, str(file))}
+    for name, (value, variable) in environment.items():
+        _put(values, name, value)
+        origins[name] = f"environment {variable}"
+    for name, value in given.items():
+        _put(values, name, value)
+        origins[name] = "command line"
     values["home"] = _home(values.get("home", home), origins["home"])
     try:
         return Settings.model_validate(values), origins
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        origin = origins.get(str(first["loc"][0]) if first["loc"] else "", "default")
-        message = f"setting {name} (from {origin}): {first['msg']}"
+        reason = first["msg"].removeprefix("Value error, ")
+        message = f"setting {name} (from {origin_of(name, origins)}): {reason}"
         raise SettingsError(message) from None
+
+
+def origin_of(name: str, origins: dict[str, str]) -> str:
+    """Return where a setting's value came from; of a part of a value, where that came from.
+
+    Args:
+        name: Dots lead into sections.
+        origins: From `load_with_origins`.
+    """
+    while name not in origins and "." in name:
+        name = name.rpartition(".")[0]
+    return origins.get(name, "default")
+
+
+def _places(values: Any, origin: str, within: str = "") -> dict[str, str]:
+    """Return the dotted names of everything given, sections included."""
+    if not isinstance(values, dict):
+        return {}
+    found: dict[str, str] = {}
+    for key, value in cast("dict[Any, Any]", values).items():
+        name = f"{within}{key}"
+        found |= {name: origin, **_places(value, origin, f"{name}.")}
+    return found
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set a value whose name may lead into sections; what stands in the way is replaced."""
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = values.get(section)
+        values[section] = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
+        values = values[section]
+    values[last] = value
 
 
 def _home(value: Any, origin: str) -> Path:
@@ -203,12 +260,6 @@ def _home(value: Any, origin: str) -> Path:
 
 def _default_home() -> Path:
     return user_data_path("stablequeue", appauthor=False)
-
-
-def _merged(below: Any, above: Any) -> Any:
-    if isinstance(below, dict) and isinstance(above, dict):
-        return {**cast("dict[str, Any]", below), **cast("dict[str, Any]", above)}
-    return above
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -236,17 +287,19 @@ def _from_file(file: Path) -> dict[str, Any]:
 
 def _from_environment() -> dict[str, tuple[Any, str]]:
     found: dict[str, tuple[Any, str]] = {}
-    for field in Settings.model_fields:
-        for name in (PREFIX + field.upper(), *ALIASES.get(field, ())):
+    for setting, names in environment_names().items():
+        for name in names:
             if (value := os.environ.get(name, "")) != "":
-                parsed: Any = value.split(os.pathsep) if field == "input_folders" else value
-                found[field] = (parsed, name)
+                parsed: Any = value.split(os.pathsep) if setting in PATH_LISTS else value
+                found[setting] = (parsed, name)
                 break
-    s3 = {
-        field: os.environ[name]
-        for field in S3Settings.model_fields
-        if (name := f"{PREFIX}S3_{field.upper()}") in os.environ
-    }
-    if s3:
-        found["s3"] = (s3, f"{PREFIX}S3_*")
     return found
+
+
+def environment_names() -> dict[str, tuple[str, ...]]:
+    """Return the names each setting has in the environment, the one that counts most first."""
+    sections = {"s3", "models", "sources"}
+    own = {field: field.upper() for field in Settings.model_fields if field not in sections}
+    own |= {f"s3.{field}": f"S3_{field.upper()}" for field in S3Settings.model_fields}
+    own |= NESTED
+    return {setting: (PREFIX + name, *ALIASES.get(setting, ())) for setting, name in own.items()}

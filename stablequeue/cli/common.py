@@ -47,12 +47,16 @@ class Common:
             BadRequest: One is not NAME=VALUE.
         """
         found: dict[str, Any] = {"home": self.home} if self.home else {}
+        if not self.setting:
+            return found
+        from stablequeue.settings import PATH_LISTS  # noqa: PLC0415  # pydantic takes 0.1 s
+
         for item in self.setting:
             name, equals, value = item.partition("=")
             if not equals or not name:
                 raise BadRequest("--setting", f"{item!r} is not NAME=VALUE")
             field_name = name.strip().replace("-", "_")
-            several = field_name == "input_folders"
+            several = field_name in PATH_LISTS
             found[field_name] = value.split(os.pathsep) if several else value
         return found
 

@@ -23,21 +23,32 @@ def show(
     """
     settings, origins = load_with_origins(common.overrides())
     values = plain(settings)
+    origin_by_name = {name: origins.get(name, "default") for name in flat(values)}
     if common.json:
         data: Any = (
-            {name: {"value": value, "origin": origins[name]} for name, value in values.items()}
+            {
+                name: {"value": value, "origin": _of_section(name, origin_by_name)}
+                for name, value in values.items()
+            }
             if origin
             else values
         )
         common.emit(data, "")
         return 0
     rows = [
-        [name, str(value), *([origins[name.partition(".")[0]]] if origin else [])]
+        [name, str(value), *([origin_by_name[name]] if origin else [])]
         for name, value in flat(values).items()
     ]
     headers = ("SETTING", "VALUE", *(("ORIGIN",) if origin else ()))
     common.emit(values, lambda target: target.table(headers, rows))
     return 0
+
+
+def _of_section(name: str, origins: dict[str, str]) -> Any:
+    """Return a setting's origin; of a section, those of its settings by their dotted names."""
+    if name in origins:
+        return origins[name]
+    return {one: where for one, where in origins.items() if one.startswith(f"{name}.")}
 
 
 def example(*, common: Common = DEFAULTS) -> int:
@@ -55,18 +66,21 @@ def example(*, common: Common = DEFAULTS) -> int:
 
 def plain(model: BaseModel) -> dict[str, Any]:
     """Return a model's values as JSON data, without secrets."""
-    values: dict[str, Any] = {}
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, SecretStr):
-            values[name] = _HIDDEN if value.get_secret_value() else ""
-        elif isinstance(value, BaseModel):
-            values[name] = plain(value)
-        elif isinstance(value, list):
-            values[name] = [str(item) for item in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        else:
-            values[name] = value if isinstance(value, int | float | str) else str(value or "")
-    return {name: without_password(value) for name, value in values.items()}
+    return {name: _plain(getattr(model, name)) for name in type(model).model_fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return _HIDDEN if value.get_secret_value() else ""
+    if isinstance(value, BaseModel):
+        return plain(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    if isinstance(value, int | float):
+        return value
+    return without_password(str(value or ""))
 
 
 def without_password(value: Any) -> Any:
@@ -76,13 +90,13 @@ def without_password(value: Any) -> Any:
     return without_secrets(value)
 
 
-def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Return nested values with dotted names."""
+def flat(values: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """Return nested values with dotted names; an empty section has none."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            inner = cast("dict[str, Any]", value)
-            found |= {f"{name}.{key}": item for key, item in inner.items()}
+            found |= flat(cast("dict[str, Any]", value), f"{within}{name}.")
         else:
-            found[name] = ", ".join(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType]
+            shown = ", ".join(cast("list[str]", value)) if isinstance(value, list) else value
+            found[f"{within}{name}"] = shown
     return found

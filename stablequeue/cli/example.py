@@ -3,14 +3,14 @@
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from stablequeue.settings import ALIASES, FILE_NAME, PREFIX, S3Settings, Settings
+from stablequeue.settings import FILE_NAME, PREFIX, Settings, environment_names
 
 _WIDTH = 90
 _HEAD = f"""\
@@ -26,6 +26,13 @@ _SAMPLES: dict[str, Any] = {
     "home": "/srv/stablequeue",
     "input_folders": ["/srv/photos"],
     "pictures": "/srv/pictures",
+    "models.folders": {
+        "checkpoint": ["/srv/models/checkpoints", "/mnt/nas/checkpoints"],
+        "lora": ["/srv/models/loras"],
+    },
+    "models.installations": ["/srv/ComfyUI", "/srv/stable-diffusion-webui-forge"],
+    "models.extra_model_paths": ["/srv/extra_model_paths.yaml"],
+    "models.locks": "/srv/models/.locks",
 }
 
 
@@ -34,41 +41,52 @@ def example_settings() -> str:
     return "\n".join([_HEAD, *_fields(Settings, "")])
 
 
-def _fields(model: type[BaseModel], indent: str) -> Iterator[str]:
+def _fields(model: type[BaseModel], within: str) -> Iterator[str]:
+    indent = "  " * within.count(".")
     for name, info in model.model_fields.items():
-        if info.annotation is S3Settings:
-            yield from _comment(f"{(S3Settings.__doc__ or '').strip()} {_environment(name)}", "")
-            yield f"#{name}:"
-            yield from _fields(S3Settings, "  ")
-            yield ""
-            continue
-        about = info.description or ""
-        yield from _comment(about if indent else f"{about} {_environment(name)}".strip(), indent)
-        yield f"#{indent}{name}: {_value(name, info)}"
+        setting = f"{within}{name}"
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from _comment((section.__doc__ or "").strip(), indent)
+            yield f"#{indent}{name}:"
+            yield from _fields(section, f"{setting}.")
+        else:
+            yield from _comment(f"{info.description or ''} {_environment(setting)}", indent)
+            yield from _value(name, _sample(setting, info), indent)
         if not indent:
             yield ""
 
 
 def _comment(text: str, indent: str) -> Iterator[str]:
     lead = f"#{indent}# " if indent else "# "
-    for line in textwrap.wrap(text, _WIDTH, break_long_words=False):
+    for line in textwrap.wrap(text, _WIDTH - len(indent), break_long_words=False):
         yield lead + line
 
 
-def _environment(name: str) -> str:
-    names = [f"{PREFIX}{name.upper()}" + ("_*" if name == "s3" else ""), *ALIASES.get(name, ())]
-    return f"[{', '.join(names)}]"
+def _environment(setting: str) -> str:
+    names = environment_names().get(setting, ())
+    return f"[{', '.join(names)}]" if names else ""
 
 
-def _value(name: str, info: FieldInfo) -> str:
+def _sample(setting: str, info: FieldInfo) -> Any:
     value: Any = info.get_default(call_default_factory=True, validated_data={})
-    if name in _SAMPLES:
-        value = _SAMPLES[name]
+    if setting in _SAMPLES:
+        value = _SAMPLES[setting]
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if isinstance(value, Path):
         value = str(value)
-    if value is None or value is PydanticUndefined:
-        value = ""
+    if isinstance(value, tuple):
+        value = list(cast("tuple[Any, ...]", value))
+    return "" if value is None or value is PydanticUndefined else value
+
+
+def _value(name: str, value: Any, indent: str) -> Iterator[str]:
+    """Yield the lines of one setting; a mapping gets one for each key."""
+    if isinstance(value, dict) and value:
+        yield f"#{indent}{name}:"
+        for key, item in cast("dict[str, Any]", value).items():
+            yield from _value(key, item, f"{indent}  ")
+        return
     text = yaml.safe_dump(value, default_flow_style=True, width=1000)
-    return text.removesuffix("\n").removesuffix("\n...")
+    yield f"#{indent}{name}: " + text.removesuffix("\n").removesuffix("\n...")

@@ -33,12 +33,32 @@ def test_no_secret_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"postgresql+psycopg://me:{CANARY}@db/queue?password={CANARY}"
     monkeypatch.setenv("STABLEQUEUE_PREFECT_AUTH", f"me:{CANARY}")
     monkeypatch.setenv("STABLEQUEUE_S3_SECRET_KEY", CANARY)
+    monkeypatch.setenv("CIVITAI_TOKEN", CANARY)
+    monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("STABLEQUEUE_CATALOGUE_URL", url)
     for options in ([], ["--json"], ["--origin"], ["--origin", "--json"]):
         ran = run("config", "show", *options)
         assert ran.code == 0
         assert CANARY not in ran.out + ran.err
     assert "postgresql+psycopg://me:***@db/queue?password=***" in ran.out
+
+
+def test_settings_within_sections_are_shown_with_their_own_origin(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "stablequeue.yaml").write_text("models: {folders: {lora: [/a, /b]}, most_gb: 3}\n")
+    monkeypatch.setenv("CIVITAI_TOKEN", CANARY)
+    data = run("config", "show", "--origin", "--json", "--setting", "models.most_gb=4").json
+    assert data["models"]["value"]["folders"] == {"lora": ["/a", "/b"]}
+    assert data["models"]["origin"]["models.folders.lora"] == str(home / "stablequeue.yaml")
+    assert data["models"]["origin"]["models.most_gb"] == "command line"
+    assert data["sources"]["origin"]["sources.civitai.token"] == "environment CIVITAI_TOKEN"
+    assert data["sources"]["origin"]["sources.huggingface.token"] == "default"
+    lines = run("config", "show", "--origin").out.splitlines()
+    [line] = [line for line in lines if line.startswith("sources.civitai.token ")]
+    assert line.split() == ["sources.civitai.token", "(set)", "environment", "CIVITAI_TOKEN"]
+    assert any("models.folders.lora" in line and "/a, /b" in line for line in lines)
 
 
 @pytest.mark.parametrize(
