@@ -115,6 +115,9 @@ class Comparison:
             last = slice(-1, None) if ended(told) else slice(0, 0)
             told, mine = [told[0], *told[last]], [mine[0], *mine[last]]
         elif "execution_start" in types and ended(told):
+            if "execution_interrupted" in types:
+                told, mine = up_to_first_step(told), up_to_first_step(mine)
+                types, own = [m.get("type") for m in told], [m.get("type") for m in mine]
             if len(own) != len(types):
                 raise Difference(f"{where}: {own} instead of {types}")
         elif ended(told):
@@ -137,6 +140,20 @@ def ended(messages: list[JSON]) -> bool:
     if last.get("type") == "status":
         return last["data"]["status"]["exec_info"]["queue_remaining"] == 0
     return last.get("type") == "executing" and last["data"]["node"] is None
+
+
+def up_to_first_step(messages: list[JSON]) -> list[JSON]:
+    """Leave out every step but the first of an interrupted prompt.
+
+    How many were done when the interrupt arrived is chance, there as here.
+    """
+    steps = ("progress", "progress_state")
+    kept, seen = list[JSON](), False
+    for message in messages:
+        if not (seen and message.get("type") in steps):
+            kept.append(message)
+        seen = seen or message.get("type") == "progress"
+    return kept
 
 
 def by_prompt(messages: list[JSON]) -> dict[str | None, list[JSON]]:
