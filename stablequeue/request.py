@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     AwareDatetime,
     BaseModel,
@@ -24,7 +25,14 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from stablequeue.errors import BadRequest
-from stablequeue.request_checks import dotted, field_parts, one_line, refuse_unstorable
+from stablequeue.request_checks import (
+    LONGEST_MODEL,
+    checked_model,
+    dotted,
+    field_parts,
+    one_line,
+    refuse_unstorable,
+)
 from stablequeue.servers import ALIAS_PATTERN, ANY
 
 SCHEMA_VERSION = 1
@@ -33,6 +41,8 @@ INPUT_REFERENCE = r"^sha256:[0-9a-f]{64}$"
 
 Prompt = Annotated[str, Field(max_length=100_000)]
 Name = Annotated[str, Field(max_length=1_000)]
+ModelName = Annotated[str, Field(max_length=LONGEST_MODEL), AfterValidator(checked_model)]
+"""A model: a name as a server lists it, or anything else that `models.references` reads."""
 
 
 class Mode(StrEnum):
@@ -60,7 +70,9 @@ class _Part(BaseModel):
 class Lora(_Part):
     """One LoRA and how strongly it is applied."""
 
-    name: Name = Field(min_length=1, description="As the server lists it, or its base name.")
+    name: ModelName = Field(
+        min_length=1, description="As the server lists it, its base name, a hash or an address."
+    )
     weight: float = Field(default=1.0, ge=-10, le=10, description="Strength on the image model.")
     # Bounds on a union with SkipJsonSchema[None] would be tried on None, and raise TypeError.
     text_weight: Annotated[
@@ -174,16 +186,16 @@ class GenerationRequest(BaseModel):
     )
     tier: Tier = Field(default=Tier.NORMAL, description="How soon.")
 
-    checkpoint: Name = Field(
+    checkpoint: ModelName = Field(
         default="", description="Model file. Empty: what the server has loaded now."
     )
-    unet: Name = Field(
+    unet: ModelName = Field(
         default="", description="Separate image model (Flux, SD3), if no checkpoint."
     )
-    text_encoders: list[Name] = Field(
+    text_encoders: list[ModelName] = Field(
         default_factory=list[str], max_length=4, description="Separate text encoders, in order."
     )
-    vae: Name = Field(default="", description="Empty: the checkpoint's own.")
+    vae: ModelName = Field(default="", description="Empty: the checkpoint's own.")
     loras: list[Lora] = Field(
         default_factory=list[Lora], max_length=64, description="Small additions to the model."
     )

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from pydantic import SecretStr, ValidationError
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from stablequeue.prefect_api import PrefectApi
 
 _ACCESS = Group("Credentials (- reads a line from stdin, or asks)", sort_key=1)
-_FINE = Group("Fine tuning", sort_key=2)
+_MODEL_FILES = Group("How model files reach it", sort_key=2)
+_FINE = Group("Fine tuning", sort_key=3)
 _OFFLINE_AFTER = timedelta(seconds=100)  # a worker's heartbeat comes every 30 s
 _LISTENS_WITHIN_S = 1.5
 _READY = "ready"
@@ -72,6 +73,21 @@ def add(
     stall_after: Annotated[
         float | None, Parameter(group=_FINE, help="Seconds without progress that are a stall.")
     ] = None,
+    models_from: Annotated[
+        Literal["none", "same", "mapped"] | None,
+        Parameter(
+            group=_MODEL_FILES,
+            help="none: models it lacks are not fetched; same: its model folders are those of"
+            " the library; mapped: it sees them elsewhere.",
+        ),
+    ] = None,
+    model_path: Annotated[
+        list[str] | None,
+        Parameter(
+            group=_MODEL_FILES,
+            help=r"For mapped: LOCAL=REMOTE, e.g. /srv/models=D:\models; may be repeated.",
+        ),
+    ] = None,
     update: Annotated[bool, Parameter(help="Change a saved server; the rest stays.")] = False,
     test: Annotated[bool, Parameter(negative="--no-test", help="Ask the server first.")] = True,
     paused: Annotated[
@@ -98,6 +114,8 @@ def add(
         "connect_timeout_s": connect_timeout,
         "read_timeout_s": read_timeout,
         "stall_after_s": stall_after,
+        "models_from": models_from or ("mapped" if model_path else None),
+        "model_paths": model_path,
     }
     given = {name: value for name, value in given.items() if value is not None}
     with common.client() as queue:

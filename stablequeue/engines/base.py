@@ -19,15 +19,16 @@ and after a crash, with the stored ticket::
         UNKNOWN                 -> the server gives no means to look: one repeat, recorded as such
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 from stablequeue.ids import remote_key
+from stablequeue.models.kinds import ModelType
 from stablequeue.request import GenerationRequest
 from stablequeue.servers import ServerConfig
 
@@ -314,6 +315,22 @@ class SupportsFreeNotice(Protocol):
     """
 
     on_free: Callable[[], None] | None
+
+
+@runtime_checkable
+class SupportsRefresh(Protocol):
+    """An engine whose server lists its model files only when it is told to.
+
+    Others look at their folders whenever they are asked.
+    """
+
+    async def refresh(self, kinds: Collection[ModelType]) -> None:
+        """Have the server look for new files of these types; may wait for the job that runs.
+
+        Raises:
+            EngineUnreachable: Retryable.
+        """
+        ...
 
 
 class SupportsFreeMemory(Protocol):

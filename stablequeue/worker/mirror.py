@@ -20,6 +20,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from websockets.exceptions import WebSocketException
 
+from stablequeue.wanting import wanted_by
 from stablequeue.worker.waiting import Waiting, models_of
 
 logger = logging.getLogger("stablequeue.worker")
@@ -54,6 +55,7 @@ class Seen:
         request: The parameter `request`, as it is.
         again: It has run before: something of it may be on a server.
         tags: Of the run.
+        wanted: The models its request names (`stablequeue.wanting`).
         row: The whole run as Prefect told it; None where very many wait.
         read_at: Loop time when it was read.
     """
@@ -64,6 +66,7 @@ class Seen:
     row: JSON | None = field(repr=False)
     again: bool = False
     tags: frozenset[str] = frozenset()
+    wanted: frozenset[str] = frozenset()
     read_at: float = 0.0
 
     def flow_run(self) -> FlowRun | None:
@@ -139,6 +142,19 @@ class Mirror:
         """Have these runs read soon, if they wait."""
         self._asked.update(run_ids)
         self._asking.set()
+
+    async def anew(self, runs: Collection[Seen]) -> list[Seen]:
+        """Read waiting runs again, return those that still wait: no event tells of their tags."""
+        body = {
+            "flow_runs": {"id": {"any_": [seen.waiting.run_id for seen in runs][:PAGE]}},
+            "limit": PAGE,
+        }
+        answer = await self._client.request("POST", "/flow_runs/filter", json=body)
+        rows: list[JSON] = answer.json()
+        for row in rows:
+            self._note(row)
+        found = (self._seen.get(str(row["id"])) for row in rows)
+        return [seen for seen in found if seen is not None]
 
     def missed(self, run_ids: Iterable[str]) -> None:
         """Have these runs read soon, and then all: runs created in bulk come without events."""
@@ -299,6 +315,7 @@ class Mirror:
             request=request,
             again=bool(row.get("run_count")),
             tags=frozenset(str(tag) for tag in row.get("tags") or ()),
+            wanted=wanted_by(request),
             row=row if len(self._seen) < _KEPT_ROWS else None,
             read_at=asyncio.get_running_loop().time(),
         )

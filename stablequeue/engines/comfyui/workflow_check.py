@@ -45,7 +45,7 @@ async def resolve_workflow(
 
     Raises:
         BadRequest: An override names nothing that exists.
-        ModelMissing: It lacks a model.
+        ModelMissing: It lacks models; tells all of them.
         Unsupported: It lacks a node class, or the workflow cannot do what the request asks.
     """
     graph = with_overrides(request.workflow, request.overrides)
@@ -63,12 +63,19 @@ async def resolve_workflow(
         raise Unsupported(alias, "workflow", "none of its nodes saves or shows anything")
     _check_request(alias, request, graph)
     exact: dict[str, JSON] = {}
+    lacking: list[ModelMissing] = []
     for node_id in sorted(reachable(graph, outputs)):
         described = _class(graph, classes, node_id)
         for key, value in inputs_of(graph, node_id).items():
-            name = _checked(alias, described, node_id, key, value)
+            try:
+                name = _checked(alias, described, node_id, key, value)
+            except ModelMissing as error:
+                lacking.append(error)
+                continue
             if name != value:
                 exact.setdefault(node_id, {})[key] = name
+    if lacking:
+        raise ModelMissing.of(lacking)
     return summary(with_exact_names(graph, exact), exact)
 
 
