@@ -35,7 +35,8 @@ def slow_lora(house: FetchHouse, size: int = 3_000_000) -> dict[str, Any]:
 
 def ask(queue: Client, file: dict[str, Any], **more: Any) -> str:
     lora = {"name": f"version:{file['version_id']}"}
-    return queue.submit(**{**SMALL, "loras": [lora], **more}).job_id
+    request: dict[str, Any] = {**SMALL, "loras": [lora], **more}
+    return queue.submit(**request).job_id
 
 
 def download_of(api: PrefectApi, file: dict[str, Any], done: Callable[[Run], bool]) -> Run:

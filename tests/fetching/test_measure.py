@@ -38,7 +38,7 @@ def test_a_server_stays_busy_while_fifty_jobs_wait_for_one_download(
         "server": "comfy",
         "checkpoint": "base.safetensors",
     }
-    lora = {"loras": [{"name": f"version:{file['version_id']}"}]}
+    lora: dict[str, Any] = {"loras": [{"name": f"version:{file['version_id']}"}]}
     try:
         waiting = [queue.submit(**common, **lora).job_id for _ in range(JOBS)]
         behind = [queue.submit(**common).job_id for _ in range(JOBS)]

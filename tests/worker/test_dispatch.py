@@ -166,7 +166,7 @@ async def test_jobs_that_name_what_another_one_waits_for_do_not_stand_before_the
 ) -> None:
     bench.server("gpu")
     bench.server("other")
-    lora = {"loras": [{"name": "version:7"}]}
+    lora: dict[str, Any] = {"loras": [{"name": "version:7"}]}
     waits = replace(
         seen("waits", "gpu", place=100.0, **lora), tags=frozenset({lacks_tag("gpu", "version:7")})
     )
