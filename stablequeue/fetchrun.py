@@ -117,12 +117,21 @@ class Fetch:
             await asyncio.gather(showing, return_exceptions=True)
 
     async def state(self, name: str, message: str) -> None:
-        """Show a state of the running run; a person's cancel that came before stands."""
+        """Show a state of the running run; a person's cancel or pause that came before stands."""
+        await self._look()
+        if self.paused:
+            return
         answer = await self._told(
             self._client.set_flow_run_state(self._id, Running(name=name, message=message))
         )
         if answer is not None and answer.status is not SetStateStatus.ACCEPT:
             logger.info("the state %s is not shown: the run is ending", name)
+            return
+        # Prefect takes this for going on, where a pause came between our look and our state.
+        states: list[State[Any]] = await self._told(self._client.read_flow_run_states(self._id))
+        if states and len(states) > 1 and states[-2].is_paused():
+            await self._told(self._client.set_flow_run_state(self._id, states[-2], force=True))
+            await self._look()
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run something that blocks in a thread."""

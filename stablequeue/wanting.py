@@ -30,6 +30,28 @@ def lacked_on(server: str, tags: Iterable[str]) -> frozenset[str]:
     return frozenset(tag.removeprefix(start) for tag in tags if tag.startswith(start))
 
 
+def lacked_by_waiting(server: str, waiting: Iterable[tuple[int, Iterable[str]]]) -> dict[str, int]:
+    """Return what jobs wait for because a server lacks it, and the most urgent tier of those jobs.
+
+    Args:
+        server: Its alias.
+        waiting: Tier (0 is the most urgent) and tags of each job that waits for a download.
+    """
+    lacked: dict[str, int] = {}
+    for tier, tags in waiting:
+        for one in lacked_on(server, tags):
+            lacked[one] = min(tier, lacked.get(one, tier))
+    return lacked
+
+
+def is_held_back(lacked: Mapping[str, int], tier: int, wanted: Iterable[str]) -> bool:
+    """Whether a job stays back until others have what it wants, too.
+
+    One that is more urgent than all of them does not: it has the download lifted.
+    """
+    return any(one in lacked and lacked[one] <= tier for one in wanted)
+
+
 def wanted_by(request: Mapping[str, Any]) -> frozenset[str]:
     """Return what a request names, as digests; the request is not validated yet."""
     return frozenset(_digest(name) for name in _named(request) if 0 < len(name) <= _LONGEST)

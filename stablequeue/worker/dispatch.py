@@ -25,7 +25,7 @@ from stablequeue.ids import short_id
 from stablequeue.prefect_api import open_prefect
 from stablequeue.servers import ANY
 from stablequeue.settings import Settings
-from stablequeue.wanting import lacked_on
+from stablequeue.wanting import is_held_back, lacked_by_waiting
 from stablequeue.worker.ability import Abilities, Lack
 from stablequeue.worker.ahead import may_take_ahead
 from stablequeue.worker.cancelling import Cancelling
@@ -248,7 +248,8 @@ class Scheduling:
         fit = {
             seen.waiting.run_id: seen
             for seen in due
-            if self._is_for(seen, server, own, shared=shared) and not (lacked & seen.wanted)
+            if self._is_for(seen, server, own, shared=shared)
+            and not is_held_back(lacked, seen.waiting.tier, seen.wanted)
         }
         wait = None if shared or not due else _AHEAD_LOOK_S
         while fit:
@@ -266,16 +267,18 @@ class Scheduling:
             return seen, wait
         return None, wait
 
-    def _lacked(self, alias: str) -> frozenset[str]:
+    def _lacked(self, alias: str) -> dict[str, int]:
         """Return the models that other jobs wait for because this server lacks them.
 
         A run that is due again no longer counts: its download is over, or nobody knows.
         """
         if self._mirror is None:
-            return frozenset()
+            return {}
         now = datetime.now(UTC).timestamp()
-        waiting = (seen.tags for seen in self._mirror.runs if seen.waiting.place > now)
-        return frozenset[str]().union(*(lacked_on(alias, tags) for tags in waiting))
+        waiting = (
+            (seen.waiting.tier, seen.tags) for seen in self._mirror.runs if seen.waiting.place > now
+        )
+        return lacked_by_waiting(alias, waiting)
 
     def _is_for(self, seen: Seen, server: ServerState, own: PoolState, *, shared: bool) -> bool:
         """Whether a server may take a run as far as pools, tiers and earlier answers go."""

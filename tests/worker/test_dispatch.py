@@ -182,6 +182,21 @@ async def test_jobs_that_name_what_another_one_waits_for_do_not_stand_before_the
     assert ("same", "gpu") in await bench.decide(woken, same)
 
 
+async def test_a_more_urgent_job_is_started_to_lift_the_download_that_others_wait_for(
+    bench: Bench,
+) -> None:
+    bench.server("gpu")
+    lora: dict[str, Any] = {"loras": [{"name": "version:7"}]}
+    waits = replace(
+        seen("waits", "gpu", place=100.0, **lora), tags=frozenset({lacks_tag("gpu", "version:7")})
+    )
+    urgent, same, later = (
+        replace(seen(name, "gpu", place=-9.0, tier=tier), wanted=wanted_by(lora))
+        for name, tier in (("urgent", 0), ("same", 1), ("later", 2))
+    )
+    assert await bench.decide(waits, urgent, same, later) == [("urgent", "gpu")]
+
+
 async def test_a_run_that_is_not_due_is_looked_at_when_it_is(bench: Bench) -> None:
     bench.server("gpu")
     assert await bench.decide(seen("later", "gpu", place=500.0)) == []
