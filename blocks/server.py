@@ -35,7 +35,9 @@ class GenerationServer(Block):
     read_timeout_s: float = same_field(ServerConfig, "read_timeout_s")
     stall_after_s: float = same_field(ServerConfig, "stall_after_s")
     sandbox: bool = same_field(ServerConfig, "sandbox")
-    models_from: Literal["none", "same", "mapped"] = same_field(ServerConfig, "models_from")
+    models_from: Literal["none", "same", "mapped", "worker"] = same_field(
+        ServerConfig, "models_from"
+    )
     model_paths: list[str] = same_field(ServerConfig, "model_paths")
 
     def config(self) -> ServerConfig:

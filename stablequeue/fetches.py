@@ -7,7 +7,8 @@ queue cannot change once it exists, but its tier's tag can, and that decides in 
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,9 @@ MOST_TOLD = 20
 
 FILE_TAG = "model:"
 RUN_TAG = "fetch:"
+HOST_TAG = "host:"
+"""Begins the tag of a download that only the workers of one host may take."""
+
 _SOON = timedelta(seconds=20)
 _KEPT_TEXT = 20_000
 _KEPT_PICTURES = 4
@@ -50,15 +54,24 @@ _KEPT_PICTURES = 4
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where in the library a file goes, for whichever host fetches it."""
+    """Where in the library a file goes.
+
+    Attributes:
+        kind: Type of the folder.
+        root: The folder.
+        name: Relative to it.
+        host: The one whose folder that is; empty: whichever fetches, since all share it.
+    """
 
     kind: ModelType
     root: Path
     name: str
+    host: str = ""
 
     def to_json(self) -> dict[str, str]:
         """Return plain JSON data."""
-        return {"kind": self.kind.value, "root": str(self.root), "name": self.name}
+        told = {"kind": self.kind.value, "root": str(self.root), "name": self.name}
+        return {**told, "host": self.host} if self.host else told
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -67,12 +80,14 @@ class Target:
         Raises:
             ValueError: It is something else (also KeyError).
         """
-        return cls(ModelType(str(data["kind"])), Path(str(data["root"])), str(data["name"]))
+        kind, root = ModelType(str(data["kind"])), Path(str(data["root"]))
+        return cls(kind, root, str(data["name"]), str(data.get("host") or ""))
 
 
-def file_key(offer: Offer) -> str:
-    """Return what is the same for all who want this file."""
+def file_key(offer: Offer, host: str = "") -> str:
+    """Return what is the same for all who want this file, on a host of its own or on any."""
     text = f"sha256:{offer.sha256}" if offer.sha256 else offer.ident
+    text = f"{text}@{host}" if host else text
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -83,16 +98,17 @@ def ask(api: PrefectApi, offer: Offer, target: Target, tier: str) -> Run:
         NotFound: There is no deployment for downloads (yet).
         PrefectUnreachable: Retryable.
     """
-    key = file_key(offer)
+    key = file_key(offer, target.host)
     deployment = api.deployment(DEPLOYMENT)
     tag = f"{FILE_TAG}{key}"
-    earlier = [run for run in downloads_of(api, offer) if run.final]
+    host = (f"{HOST_TAG}{target.host}",) if target.host else ()
+    earlier = [run for run in downloads_of(api, offer, target.host) if run.final]
     for number in range(len(earlier) + 1, len(earlier) + 100):
         new = NewRun(
             parameters={"offer": trimmed(offer).to_json(), "target": target.to_json()},
             idempotency_key=f"{key}/{number}",
             name=f"{target.name} · {offer.source}",
-            tags=(tag, f"tier:{tier}", f"source:{offer.source}"),
+            tags=(tag, f"tier:{tier}", f"source:{offer.source}", *host),
             queue=tier,
         )
         run = api.create_run(deployment, new)
@@ -104,12 +120,18 @@ def ask(api: PrefectApi, offer: Offer, target: Target, tier: str) -> Run:
     raise NotFound(message)
 
 
-def fetched_to(api: PrefectApi, offer: Offer) -> Path | None:
+def is_for_host(tags: Collection[str]) -> bool:
+    """Whether a worker of this host may take a download with these tags."""
+    hosts = [tag.removeprefix(HOST_TAG) for tag in tags if tag.startswith(HOST_TAG)]
+    return not hosts or socket.gethostname() in hosts
+
+
+def fetched_to(api: PrefectApi, offer: Offer, host: str = "") -> Path | None:
     """Return where an earlier download put a file whose hash its source does not tell.
 
     None: there was none, or Prefect has forgotten it.
     """
-    for run in downloads_of(api, offer):
+    for run in downloads_of(api, offer, host):
         if run.state_type is StateType.COMPLETED or run.state_name == FETCHED:
             with suppress(KeyError, TypeError, ValueError):
                 target = Target.from_json(run.parameters["target"])
@@ -225,9 +247,9 @@ def _unless_cancelled(api: PrefectApi, run: Run) -> None:
         api.cancel(run.id)
 
 
-def downloads_of(api: PrefectApi, offer: Offer) -> list[Run]:
+def downloads_of(api: PrefectApi, offer: Offer, host: str = "") -> list[Run]:
     """Return all downloads of a file that Prefect knows of, the last asked for first."""
-    key = file_key(offer)
+    key = file_key(offer, host)
     found = api.runs(run_filter(tags_all=[f"{FILE_TAG}{key}"], deployments=[DOWNLOADS]))
     return sorted(found, key=lambda run: _number(run.idempotency_key), reverse=True)
 

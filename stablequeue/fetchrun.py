@@ -74,6 +74,7 @@ class Fetch:
         offer: What is fetched.
         target: Where it goes, checked to be in the library.
         roots: All folders of the library.
+        host: Whose folders these are, if other hosts have others.
         settings: This host's.
         api: Prefect's API.
         downloaded: What came of it, once it did.
@@ -87,15 +88,17 @@ class Fetch:
         target: Path,
         roots: list[Root],
         kind: str,
+        host: str = "",
         settings: Settings,
         client: PrefectClient,
         api: PrefectApi,
         flow_run_id: UUID,
     ) -> None:
         self.offer, self.target, self.roots, self.kind = offer, target, roots, kind
+        self.host = host
         self.settings, self.api = settings, api
         self.downloaded: Downloaded | None = None
-        self.key = file_key(offer)
+        self.key = file_key(offer, host)
         self._client, self._id = client, flow_run_id
         self._last: Progress | None = None
         self._flow = asyncio.current_task()
@@ -370,6 +373,7 @@ def _begun(
         target=target_in(root, place.name),
         roots=roots,
         kind=place.kind.value,
+        host=place.host,
         settings=settings,
         client=client,
         api=api,

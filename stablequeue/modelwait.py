@@ -21,6 +21,7 @@ from stablequeue.fetches import (
 )
 from stablequeue.flowshow import Run
 from stablequeue.models.sources import Offer
+from stablequeue.pipeline.delivery import host_of
 from stablequeue.pipeline.obtaining import ToFetch
 from stablequeue.prefect_api import PrefectApi, StateType, open_prefect
 from stablequeue.prefect_api import Run as ApiRun
@@ -79,16 +80,17 @@ def ask_for(
     Returns:
         The downloads.
     """
-    keys = dict.fromkeys(file_key(one.offer) for one in wait.wanted)
+    keys = dict.fromkeys(file_key(one.offer, one.host) for one in wait.wanted)
     others = [tag for tag in tags if tag not in wait_tags(tags)]
     lacks = dict.fromkeys(lacks_tag(server, one.need.given) for one in wait.wanted)
     tagged = [*others, *lacks, *(f"{FILE_TAG}{key}" for key in keys)]
     api.patch_run(run_id, tags=tagged)
     found: dict[str, ApiRun] = {}
     for one in wait.wanted:
-        key = file_key(one.offer)
+        key = file_key(one.offer, one.host)
         if key not in found:
-            found[key] = ask(api, one.offer, Target(one.kind, one.root, one.name), tier)
+            target = Target(one.kind, one.root, one.name, one.host)
+            found[key] = ask(api, one.offer, target, tier)
     runs = list(found.values())
     api.patch_run(run_id, tags=[*tagged, *(f"{RUN_TAG}{run.id}" for run in runs)])
     return runs
@@ -111,7 +113,7 @@ def earlier(run: Run) -> Callable[[Offer], Path | None]:
 
     def fetched(offer: Offer) -> Path | None:
         with open_prefect(run.job.settings) as api:
-            return fetched_to(api, offer)
+            return fetched_to(api, offer, host_of(run.job.server))
 
     return fetched
 
@@ -134,7 +136,7 @@ def _problem(run: Run, wanted: Sequence[ToFetch]) -> str:
         run_id = str(run.flow_run_id)
         asked = _asked_at(api, run_id)
         for one in wanted:
-            for download in downloads_of(api, one.offer)[:1]:
+            for download in downloads_of(api, one.offer, one.host)[:1]:
                 over = download.ended or download.state_time
                 if over is not None and over < asked:
                     continue

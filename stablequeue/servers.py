@@ -53,10 +53,11 @@ class ServerConfig(BaseModel):
         " slow steps lengthen it.",
     )
     sandbox: bool = Field(default=False, description="Our own built-in sandbox server.")
-    models_from: Literal["none", "same", "mapped"] = Field(
+    models_from: Literal["none", "same", "mapped", "worker"] = Field(
         default="none",
         description="How model files reach it. none: not at all, what it lacks is not fetched;"
-        " same: its model folders are those of the library; mapped: it sees them elsewhere.",
+        " same: its model folders are those of the library; mapped: it sees them elsewhere;"
+        " worker: they are those of the machine its worker runs on, and of no other.",
     )
     model_paths: list[str] = Field(
         default_factory=list[str],

@@ -87,7 +87,11 @@ async def _tell_servers(fetch: Fetch) -> None:
     except PrefectError as error:
         logger.warning("servers are not told of %s: %s", fetch.target.name, error)
         return
-    reached = [one for one in servers if path_there(one, fetch.target)]
+    reached = [
+        one
+        for one in servers
+        if path_there(one, fetch.target) and (one.models_from == "worker") == bool(fetch.host)
+    ]
     await asyncio.gather(*(_refresh(one, ModelType(fetch.kind)) for one in reached))
 
 

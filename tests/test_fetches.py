@@ -35,6 +35,13 @@ def test_the_same_bytes_are_one_file_wherever_they_come_from() -> None:
     assert Target.from_json(TARGET.to_json()) == TARGET
 
 
+def test_hosts_with_folders_of_their_own_fetch_the_same_file_each() -> None:
+    file = offer(sha256="ab" * 32)
+    assert len({file_key(file), file_key(file, "a"), file_key(file, "b")}) == 3
+    own = replace(TARGET, host="a")
+    assert Target.from_json(own.to_json()) == own
+
+
 def test_parameters_stay_small_whatever_a_source_tells() -> None:
     picture = {"url": "https://x/1.png", "type": "image", "meta": {"prompt": "p" * 100_000}}
     version = {"id": 1, "description": "d" * 300_000, "images": [picture] * 50, "trainedWords": []}

@@ -19,7 +19,7 @@ from stablequeue.fetches import DEPLOYMENT, Target, ask
 from stablequeue.models.arriving import fetch_preview, record, write_sidecars
 from stablequeue.models.downloads import Progress, download
 from stablequeue.models.folders import Root, target_in
-from stablequeue.models.kinds import ModelType
+from stablequeue.models.kinds import ModelType, type_of
 from stablequeue.models.library import Library
 from stablequeue.models.records import ModelFile
 from stablequeue.models.references import (
@@ -33,7 +33,6 @@ from stablequeue.models.references import (
     parse_reference,
 )
 from stablequeue.models.resolving import resolve
-from stablequeue.models.roots import kind_named
 from stablequeue.models.sources import Offer, Sources, access_for, open_sources
 from stablequeue.models.sourcing import identifies, offer_for
 
@@ -246,7 +245,7 @@ def target_of(offer: Offer, roots: Sequence[Root], kind: ModelType | None = None
         BadRequest: Nobody says what it is for.
         SettingsError: There is no folder for such models.
     """
-    kind = kind or kind_named(offer.kind)
+    kind = kind or type_of(offer.kind)
     if kind is None:
         raise BadRequest("--type", f"nobody says what {offer.name} is for", list(ModelType))
     kinds = (kind, *_IMAGES) if kind in _IMAGES else (kind,)

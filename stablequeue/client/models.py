@@ -77,6 +77,18 @@ class Models:
         """
         return self.library.scan(self.roots, hashing=hashing, progress=progress)
 
+    def reads_library(self, listed: Iterable[str]) -> bool | None:
+        """Say whether a server that lists these model files reads this library's folders.
+
+        None: there is no library.
+        """
+        from stablequeue.pipeline.delivery import lists_library  # noqa: PLC0415  # the engines
+
+        if not self.roots:
+            return None
+        self.scan(hashing=False)
+        return lists_library([one.path for one in self.files()], listed)
+
     def files(
         self,
         *,

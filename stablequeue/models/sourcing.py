@@ -9,7 +9,7 @@ from typing import Any
 
 from stablequeue.errors import ModelGone, NoSuitableFile
 from stablequeue.model_names import base, path
-from stablequeue.models.kinds import ModelType
+from stablequeue.models.kinds import ModelType, type_of
 from stablequeue.models.references import (
     CivitaiModel,
     CivitaiVersion,
@@ -22,7 +22,6 @@ from stablequeue.models.references import (
     Reference,
 )
 from stablequeue.models.resolving import is_fake_hash
-from stablequeue.models.roots import kind_named
 from stablequeue.models.sources import Offer, Sources, Wanted, Wish, model_links
 
 _AUTOV2 = 10
@@ -68,7 +67,7 @@ async def offer_for(
         NoSuitableFile: It is another type of model than is needed.
     """
     offer = await _offer(reference, kind, sources, links)
-    told = kind_named(offer.kind)
+    told = type_of(offer.kind)
     images = {ModelType.CHECKPOINT, ModelType.DIFFUSION_MODEL}
     fits = told is None or kind is None or told is kind or {told, kind} <= images
     if not fits:

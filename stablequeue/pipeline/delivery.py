@@ -1,9 +1,10 @@
-"""How model files reach a server: what its saved configuration says of it. Pure.
+"""How model files reach a server: what its saved configuration says of it.
 
 A server lists files below folders of its own, with its own separator. What it lists for a file of
 the library is found by the end of the path it has there; nothing is guessed.
 """
 
+import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def path_there(server: ServerConfig, file: Path) -> str:
 
     Of several folders that are mapped, the innermost counts.
     """
-    if server.models_from == "same":
+    if server.models_from in {"same", "worker"}:
         return str(file)
     if server.models_from == "none":
         return ""
@@ -35,9 +36,41 @@ def path_there(server: ServerConfig, file: Path) -> str:
     return max(fitting, default=(0, ""))[1]
 
 
+def host_of(server: ServerConfig) -> str:
+    """Return the host whose own folders a server reads: this one, if its worker runs beside it.
+
+    Empty: all hosts share the folders.
+    """
+    return socket.gethostname() if server.models_from == "worker" else ""
+
+
 def roots_for(server: ServerConfig, roots: Iterable[Root], kind: ModelType) -> list[Root]:
     """Return the folders of a type whose files reach a server, the first for new files first."""
     return [one for one in roots if one.kind is kind and path_there(server, one.path)]
+
+
+def lists_library(files: Iterable[Path], listed: Iterable[str]) -> bool:
+    """Whether what a server lists is the library: then it reads the same folders.
+
+    Args:
+        files: Of the library.
+        listed: The names of model files as the server tells them.
+
+    A single name proves little, since popular files have the same name everywhere: at least half of
+    all that is listed has to be in the library.
+    """
+    there: dict[str, list[str]] = {}
+    for file in files:
+        whole = path(str(file))
+        for key in (whole, without_suffix(whole)):
+            there.setdefault(key.rpartition("/")[2], []).append(f"/{key}")
+    names = {path(TITLE_HASH.sub("", name)) for name in listed} - {""}
+    known = [
+        name
+        for name in names
+        if any(one.endswith(f"/{name}") for one in there.get(name.rpartition("/")[2], ()))
+    ]
+    return bool(known) and 2 * len(known) >= len(names)
 
 
 def undelivered(server: ServerConfig, what: str, file: Path | None = None) -> NotDelivered:
@@ -54,7 +87,7 @@ def undelivered(server: ServerConfig, what: str, file: Path | None = None) -> No
         return NotDelivered(
             server.alias,
             f"{where}, but nothing says how model files reach this server; if it reads the"
-            f" library's folders, say so with: {change} --models-from same (or mapped)",
+            f" library's folders, say so with: {change} --models-from same (or mapped, worker)",
         )
     if server.models_from == "mapped":
         detail = f"{where}, but in no folder this server sees; map it with: {change} --model-path"

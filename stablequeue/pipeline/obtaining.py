@@ -21,7 +21,7 @@ from stablequeue.errors import (
 )
 from stablequeue.model_names import TITLE_HASH, stem
 from stablequeue.models.folders import Root, target_in
-from stablequeue.models.kinds import ModelType
+from stablequeue.models.kinds import ModelType, type_of
 from stablequeue.models.library import Library
 from stablequeue.models.records import ModelFile
 from stablequeue.models.references import (
@@ -33,10 +33,10 @@ from stablequeue.models.references import (
 )
 from stablequeue.models.resolving import Resolved
 from stablequeue.models.resolving import resolve as find
-from stablequeue.models.roots import kind_named, library_roots
+from stablequeue.models.roots import library_roots
 from stablequeue.models.sources import Offer, Sources, Wanted, open_sources
 from stablequeue.models.sourcing import identifies, links_of, offer_for
-from stablequeue.pipeline.delivery import listed_as, path_there, roots_for, undelivered
+from stablequeue.pipeline.delivery import host_of, listed_as, path_there, roots_for, undelivered
 from stablequeue.pipeline.job import Job, logger
 from stablequeue.pipeline.needs import Need, needs_of, renamed
 from stablequeue.request import GenerationRequest
@@ -78,6 +78,7 @@ class ToFetch:
         kind: Type of the folder it goes into.
         root: That folder of the library; it reaches the server.
         name: Relative to it.
+        host: Whose folder that is; empty: hosts share it.
     """
 
     need: Need
@@ -85,6 +86,7 @@ class ToFetch:
     kind: ModelType
     root: Path
     name: str
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,7 @@ class _Planning:
         return list(dict.fromkeys(found))
 
     def _to_fetch(self, need: Need, offer: Offer) -> ToFetch:
-        kind = need.kind or kind_named(offer.kind)
+        kind = need.kind or type_of(offer.kind)
         if kind is None:
             detail = f"{need.field} {need.given!r}: nobody tells what type of model it is"
             raise NotFetched(self._server.alias, f"{detail}; put it into its folder by hand")
@@ -308,7 +310,7 @@ class _Planning:
         if not roots:
             raise undelivered(self._server, f"{need.field} {need.given!r}")
         target_in(roots[0], offer.name)  # refuses a hostile name now
-        return ToFetch(need, offer, kind, roots[0].path, offer.name)
+        return ToFetch(need, offer, kind, roots[0].path, offer.name, host_of(self._server))
 
 
 def _reference(need: Need) -> Reference | None:

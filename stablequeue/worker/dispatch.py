@@ -20,10 +20,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from stablequeue.errors import QueueError
+from stablequeue.fetches import is_for_host
 from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
 from stablequeue.prefect_api import open_prefect
-from stablequeue.servers import ANY
+from stablequeue.servers import ANY, DOWNLOADS
 from stablequeue.settings import Settings
 from stablequeue.wanting import is_held_back, lacked_by_waiting
 from stablequeue.worker.ability import Abilities, Lack
@@ -373,7 +374,10 @@ class Scheduling:
         left = [seen for seen in due if seen.pool == ANY or seen.pool in self._servers]
         again: list[float] = []
         for pool in {seen.pool for seen in due} - {seen.pool for seen in left}:
-            waiting = [seen for seen in due if seen.pool == pool]
+            waiting: list[Seen] = []
+            for seen in (one for one in due if one.pool == pool):
+                ours = pool != DOWNLOADS or is_for_host(seen.tags)
+                (waiting if ours else left).append(seen)
             state = self._pools.get(pool)
             if state is None or state.paused:
                 left += waiting

@@ -1,12 +1,13 @@
 """Servers that see the library elsewhere, or not at all; any server; files without a hash."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
 
 from stablequeue.client import Client
-from stablequeue.prefect_api import PrefectApi
+from stablequeue.prefect_api import PrefectApi, run_filter
 from stablequeue.server_blocks import saved_server
 from stablequeue.servers import ServerConfig
 from tests.fetching.conftest import WITHIN_S, FetchHouse
@@ -33,6 +34,24 @@ def test_a_server_that_files_do_not_reach_is_refused_with_what_to_set(
     assert (view.state.value, view.code) == ("failed", "not_delivered")
     assert "--models-from same" in view.message
     assert fetch_house.downloads_of(file) == 0
+
+
+def test_a_server_with_folders_of_its_workers_machine_has_its_files_fetched_there(
+    fetch_house: FetchHouse, queue: Client, api: PrefectApi
+) -> None:
+    file = fetch_house.offer(model_type="LORA")
+    wanted = [{"name": f"version:{file['version_id']}"}]
+    with saved_as(api, changed(api, "comfy", models_from="worker")):
+        job_id = queue.submit(
+            **SMALL, server="comfy", checkpoint="base.safetensors", loras=wanted
+        ).job_id
+        view = queue.wait(job_id, timeout=WITHIN_S)
+    assert view.state.value == "completed", view.message
+    assert fetch_house.downloads_of(file) == 1
+    [run] = [
+        one for one in api.runs(run_filter(deployments=["downloads"])) if file["name"] in one.name
+    ]
+    assert f"host:{socket.gethostname()}" in run.tags
 
 
 def test_a_windows_server_over_a_mapped_share_gets_its_own_names(

@@ -1,5 +1,6 @@
 """Which files of the library reach a server, and under which name it lists them."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from pydantic import ValidationError
 
 from stablequeue.models.folders import Root
 from stablequeue.models.kinds import ModelType
-from stablequeue.pipeline.delivery import listed_as, path_there, roots_for, undelivered
+from stablequeue.pipeline.delivery import (
+    host_of,
+    listed_as,
+    lists_library,
+    path_there,
+    roots_for,
+    undelivered,
+)
 from stablequeue.servers import ServerConfig
 
 
@@ -35,6 +43,13 @@ def test_a_server_that_says_nothing_gets_no_files() -> None:
 def test_the_same_folders_mean_the_same_paths() -> None:
     here = server(models_from="same")
     assert path_there(here, Path("/srv/models/a.safetensors")) == "/srv/models/a.safetensors"
+    assert host_of(here) == ""
+
+
+def test_the_folders_of_the_workers_machine_are_that_machines_alone() -> None:
+    own = server(models_from="worker")
+    assert path_there(own, Path("/srv/models/a.safetensors")) == "/srv/models/a.safetensors"
+    assert host_of(own) == socket.gethostname()
 
 
 def test_a_windows_server_gets_backslashes_and_the_innermost_mapping_counts() -> None:
@@ -45,6 +60,16 @@ def test_a_windows_server_gets_backslashes_and_the_innermost_mapping_counts() ->
     )
     assert path_there(WINDOWS, Path("/srv/models-2/x.safetensors")) == ""
     assert "--model-path" in str(undelivered(WINDOWS, "x", Path("/elsewhere/x.safetensors")))
+
+
+def test_a_server_that_lists_mostly_what_the_library_has_reads_its_folders() -> None:
+    files = [Path("/m/checkpoints/sub dir/Big One.safetensors"), Path("/m/loras/crane.safetensors")]
+    assert lists_library(files, ["sub dir\\Big One.safetensors [1a2b3c4d5e]", "crane"])
+    assert lists_library(files, ["crane", "elsewhere.safetensors"])
+    assert not lists_library(files, ["crane", "one.safetensors", "two.safetensors"])
+    assert not lists_library(files, ["rane", "One.safetensors"])
+    assert not lists_library(files, [])
+    assert not lists_library([], ["crane"])
 
 
 def test_new_files_go_only_where_the_server_sees_them() -> None:

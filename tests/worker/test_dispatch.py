@@ -1,6 +1,7 @@
 """Which server takes which run: limits, pauses, tiers, the shared pool, health."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -337,6 +338,18 @@ async def test_a_pool_of_no_server_has_a_limit_and_an_order_and_can_be_paused(
     bench.end("r1")
     bench.end("urgent")
     assert len(await bench.decide(*runs[2:])) == 3
+
+
+async def test_a_download_into_folders_of_one_host_is_left_to_that_host(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "here")
+    bench.pool("downloads")
+    runs = [
+        replace(seen(host, "downloads"), tags=frozenset({f"host:{host}"}))
+        for host in ("here", "there")
+    ]
+    assert await bench.decide(*runs, seen("shared", "downloads")) == [("here", ""), ("shared", "")]
 
 
 async def test_a_job_that_may_run_somewhere_goes_on_there(
