@@ -296,6 +296,7 @@ def _show(target: Screen, job: "JobView", request: dict[str, Any]) -> None:
                 "state": status(job),
                 "phase": job.phase,
                 "message": job.message,
+                "waits": job.why,
                 "code": job.code,
                 "advice": job.advice,
                 "server": job.server,
