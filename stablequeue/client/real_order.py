@@ -6,6 +6,7 @@ damaged, jobs are shown by tier and place alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,8 @@ from stablequeue.views import TIERS, USUAL_TIER, JobView, ViewState
 from stablequeue.worker.policy import order
 from stablequeue.worker.state_file import read_state
 from stablequeue.worker.waiting import PICTURE_S, Card, Waiting, models_of
+
+_SOON = timedelta(seconds=5)
 
 Skipped = Mapping[str, str]
 """Why servers do not take a job, by alias."""
@@ -99,7 +102,9 @@ def _ranked(
     able = {
         job.flow_run_id: job
         for job in line
-        if job.job_id in runs and alias not in state.skipped.get(job.flow_run_id, {})
+        if job.job_id in runs
+        and alias not in state.skipped.get(job.flow_run_id, {})
+        and not _is_later(job)
     }
     waiting = [_waiting(job, runs[job.job_id], state) for job in able.values()]
     ranked = order(waiting, state.cards[alias], limit)
@@ -128,10 +133,17 @@ def _noted(job: JobView, reason: str, alias: str, state: HostState) -> JobView:
     """Say why a job has its place, or what keeps it from one."""
     skipped = state.skipped.get(job.flow_run_id, {})
     notes = [reason] if reason else []
+    if job.due is not None and _is_later(job):
+        notes.append(f"not before {job.due.astimezone():%Y-%m-%d %H:%M}")
     if alias in state.quarantined:
         notes.append(f"{alias} takes nothing now: {state.quarantined[alias]}")
     notes += [f"not on {name}: {why}" for name, why in sorted(skipped.items())]
     return replace(job, why="; ".join(notes)) if notes else job
+
+
+def _is_later(job: JobView) -> bool:
+    """Whether somebody asked for the job to start at a time that has not come."""
+    return job.due is not None and job.due > datetime.now(UTC) + _SOON
 
 
 def _card(about: Mapping[str, Any]) -> Card:

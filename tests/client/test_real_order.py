@@ -83,6 +83,20 @@ def test_a_job_its_server_skips_comes_last_and_says_why(tmp_path: Path) -> None:
     assert found[1].why == "not on gpu-a: no such model"
 
 
+def test_a_job_that_is_due_later_says_when_and_is_not_next(tmp_path: Path) -> None:
+    made = runs("b", "b")
+    when = datetime.now(UTC) + timedelta(minutes=5)
+    asked = {"job_id": "later", "request": {"checkpoint": "b", "prompt": "2"}}
+    about = {"next_scheduled_start_time": when.isoformat(), "id": "run-later"}
+    made["later"] = runs("b", parameters=asked, **about)["gpu-a-0"]
+    found = really(views(made), made, written(tmp_path), server="gpu-a", limit=50)
+    assert found[2].due == when
+    assert found[2].why == f"not before {when.astimezone():%Y-%m-%d %H:%M}"
+    assert all("not before" not in job.why for job in found[:2])
+    without_a_host = really(views(made), made, HostState(), server="gpu-a", limit=50)
+    assert without_a_host[2].why == found[2].why
+
+
 def test_each_server_keeps_its_lines_in_the_whole_list(tmp_path: Path) -> None:
     here, there = runs("a", "b"), runs("x", "y", pool="gpu-b")
     made = here | there
