@@ -22,13 +22,11 @@ from stablequeue.prefect_api import NewRun, PrefectApi, Run, StateType, run_filt
 from stablequeue.prefect_api.parallel import each
 from stablequeue.servers import DOWNLOADS
 from stablequeue.views import TIERS, due
+from stablequeue.wanting import WAITING
 
 logger = logging.getLogger("stablequeue.models")
 
 DEPLOYMENT = f"fetch-model/{DOWNLOADS}"
-
-WAITING = "Waiting for model"
-"""State of a job that waits for a download."""
 
 GIVEN_UP = "Cannot be fetched"
 """Last state of a download before it ends as Failed; its message says why."""

@@ -123,10 +123,12 @@ class Run:
         await self._look()
         if (warm := given.get()) is not None:
             warm.tell({"progress": snapshot.fraction, "server": self.job.server.alias})
-        waiting = snapshot.phase is Phase.WAITING
-        # What it waits for belongs to the state; steps change too often and stand in the artifact.
-        if waiting:
+        # What it waits for belongs to the state; steps, and how many are before it, change too
+        # often and stand in the artifact.
+        if snapshot.phase is Phase.WAITING:
             await self.phase("Waiting", snapshot.message)
+        elif snapshot.phase is Phase.QUEUED:
+            await self.phase("Waiting", f"in the queue of {self.job.server.alias}")
         else:
             await self.phase("Generating")
         if self._progress is None and not self._worth_progress():

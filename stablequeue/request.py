@@ -90,7 +90,9 @@ class Hires(_Part):
     )
     upscaler: Name = Field(default="Latent", description="Latent, or an upscale model's name.")
     steps: int = Field(default=0, ge=0, le=1000, description="0: as many as the first pass.")
-    denoising_strength: float = Field(default=0.5, ge=0, le=1)
+    denoising_strength: float = Field(
+        default=0.5, ge=0, le=1, description="How much of the first picture may change."
+    )
 
     @property
     def enabled(self) -> bool:
@@ -113,24 +115,33 @@ class Inpaint(_Part):
 class Upscale(_Part):
     """Enlarging without a prompt (mode upscale)."""
 
-    scale: float = Field(default=2.0, gt=1, le=8)
+    scale: float = Field(default=2.0, gt=1, le=8, description="Enlarge by this factor.")
     upscaler: Name = Field(default="", description="An upscale model's name. Empty: Lanczos.")
 
 
 class Output(_Part):
     """How the stored file is encoded. `original` keeps the server's bytes."""
 
-    format: Literal["original", "webp", "jpeg"] = "original"
-    quality: int = Field(default=90, ge=1, le=100)
+    format: Literal["original", "webp", "jpeg"] = Field(
+        default="original", description="Original: as the server sent it."
+    )
+    quality: int = Field(default=90, ge=1, le=100, description="Of WEBP and JPEG.")
 
 
 class ForgeSection(_Part):
     """What only Forge and AUTOMATIC1111 understand."""
 
-    styles: list[Name] = Field(default_factory=list[str])
-    override_settings: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
-    script_name: Name = ""
-    script_args: list[JsonValue] = Field(default_factory=list[JsonValue])
+    styles: list[Name] = Field(
+        default_factory=list[str], description="Names of saved styles, added to the prompts."
+    )
+    override_settings: dict[str, JsonValue] = Field(
+        default_factory=dict[str, JsonValue],
+        description="Settings of the web UI for this job only.",
+    )
+    script_name: Name = Field(default="", description="A script to run, by its title.")
+    script_args: list[JsonValue] = Field(
+        default_factory=list[JsonValue], description="What the script is given, in its order."
+    )
     payload: dict[str, JsonValue] = Field(
         default_factory=dict[str, JsonValue],
         description="Further fields of /sdapi/v1/txt2img or img2img, sent as they are.",
@@ -144,7 +155,9 @@ class ComfyUISection(_Part):
         default_factory=dict[str, JsonValue],
         description="Embedded in the PNG beside the prompt, e.g. the UI's workflow.",
     )
-    preview_method: Literal["", "none", "auto", "latent2rgb", "taesd"] = ""
+    preview_method: Literal["", "none", "auto", "latent2rgb", "taesd"] = Field(
+        default="", description="How previews are made. Empty: as the server was started."
+    )
 
 
 class Sections(_Part):

@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
+WAITING = "Waiting for model"
+"""State of a job that waits for a download."""
+
 LACKS = "lacks:"
 """Begins the tag of a waiting run that says what a server lacks."""
 

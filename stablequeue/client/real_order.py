@@ -6,7 +6,7 @@ damaged, jobs are shown by tier and place alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +14,12 @@ from typing import Any, cast
 from stablequeue.prefect_api import Run
 from stablequeue.servers import ANY
 from stablequeue.views import TIERS, USUAL_TIER, JobView, ViewState
-from stablequeue.wanting import is_held_back, lacked_by_waiting, wanted_by
+from stablequeue.wanting import WAITING, is_held_back, lacked_by_waiting, wanted_by
 from stablequeue.worker.policy import order
 from stablequeue.worker.state_file import read_state
 from stablequeue.worker.waiting import PICTURE_S, Card, Waiting, models_of
+
+_SOON = timedelta(seconds=5)
 
 Skipped = Mapping[str, str]
 """Why servers do not take a job, by alias."""
@@ -107,6 +109,7 @@ def _ranked(
         if job.job_id in runs
         and job.job_id not in held
         and alias not in state.skipped.get(job.flow_run_id, {})
+        and not _is_later(job)
     }
     waiting = [_waiting(job, runs[job.job_id], state) for job in able.values()]
     ranked = order(waiting, state.cards[alias], limit)
@@ -163,10 +166,17 @@ def _noted(job: JobView, reason: str, alias: str, state: HostState) -> JobView:
     """Say why a job has its place, or what keeps it from one."""
     skipped = state.skipped.get(job.flow_run_id, {})
     notes = [reason] if reason else []
+    if job.due is not None and _is_later(job) and job.phase != WAITING:
+        notes.append(f"not before {job.due.astimezone():%Y-%m-%d %H:%M}")
     if alias in state.quarantined:
         notes.append(f"{alias} takes nothing now: {state.quarantined[alias]}")
     notes += [f"not on {name}: {why}" for name, why in sorted(skipped.items())]
     return replace(job, why="; ".join(notes)) if notes else job
+
+
+def _is_later(job: JobView) -> bool:
+    """Whether somebody asked for the job to start at a time that has not come."""
+    return job.due is not None and job.due > datetime.now(UTC) + _SOON
 
 
 def _card(about: Mapping[str, Any]) -> Card:
