@@ -23,7 +23,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, Running, Scheduled
 
 from stablequeue import fetches
@@ -38,6 +38,7 @@ from stablequeue.errors import (
 )
 from stablequeue.fetches import Target, file_key
 from stablequeue.flowshow import is_over
+from stablequeue.giving_back import given_back
 from stablequeue.models.downloads import Downloaded, Progress, give_up
 from stablequeue.models.folders import Root, target_in
 from stablequeue.models.roots import library_roots
@@ -297,7 +298,7 @@ class _Life:
                     text = f"fetching {fetch.target.name}: {again}, because: {error}"
                     await fetch.call(lambda: fetches.tell(fetch.api, fetch.key, text))
                 message = f"tried again later: {error}"
-                raise Abort(message) from error
+                raise given_back(message) from error
         if error.retryable:
             await self._clean(fetch)
         message = f"{error.code}: {error}"
@@ -311,12 +312,12 @@ class _Life:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
             message = "paused; what has come stays, and it goes on from there"
-            raise Abort(message) from error
+            raise given_back(message) from error
         now = datetime.now(UTC)
         why = "The worker stopped; it goes on from what has come."
         if not await is_over(self._client, self.id) and await self._back("Handed back", why, now):
             message = "handed back by a stopping worker"
-            raise Abort(message) from error
+            raise given_back(message) from error
         await self._clean(fetch)
         await fetch.wake(f"the download of {fetch.target.name} was cancelled")
         raise error

@@ -21,7 +21,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Failed, Scheduled
 
 from stablequeue.catalogue import Catalogue, JobState, Outcome, StoredRequest, open_catalogue
@@ -38,6 +38,7 @@ from stablequeue.errors import (
 )
 from stablequeue.fetches import WAITING
 from stablequeue.flowshow import Run, is_over
+from stablequeue.giving_back import given_back
 from stablequeue.ids import run_name
 from stablequeue.modelwait import ModelWait, any_over, ask_for
 from stablequeue.pipeline.accept import begin, job_of_run
@@ -294,7 +295,7 @@ class _Life:
         """
         if await self._wait_for_server(error):
             message = f"waiting for its server: {error}"
-            raise Abort(message) from error
+            raise given_back(message) from error
         self._ending.state = Failed(message=f"{error.code}: {error}")
         with suppress(NotFound):  # it was refused before it had a row
             await self._finish(JobState.FAILED, str(error), error.code)
@@ -312,7 +313,7 @@ class _Life:
         if not await self._back_to_scheduled("Parked", reason, not_before):
             await self._cancelled()
         message = f"parked: {reason}"
-        raise Abort(message) from error
+        raise given_back(message) from error
 
     async def wait_for_models(self, wait: ModelWait, settings: Settings) -> None:
         """Have what is missing fetched and give the place back until it is there.
@@ -336,7 +337,7 @@ class _Life:
             elif runs and await asyncio.to_thread(any_over, api, runs):
                 await self._back_to_scheduled("Queued", "its models may be there")
         message = f"waits: {wait}"
-        raise Abort(message) from wait
+        raise given_back(message) from wait
 
     async def _wait_for_server(self, error: QueueError) -> bool:
         warm = given.get()
@@ -362,10 +363,10 @@ class _Life:
             if self.run is not None and self.run.stopped and task is not None:
                 task.uncancel()
                 message = "cancelled"
-                raise Abort(message) from error
+                raise given_back(message) from error
             raise error
         message = "handed back by a stopping worker"
-        raise Abort(message) from error
+        raise given_back(message) from error
 
     async def is_over(self) -> bool:
         """Whether somebody cancelled or deleted the run."""
