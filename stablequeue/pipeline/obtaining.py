@@ -321,7 +321,9 @@ def _reference(need: Need) -> Reference | None:
 
 
 def _links(request: GenerationRequest) -> list[Wanted]:
-    """Return what the editor's workflow that came along tells of where its models are."""
+    """Return what the editor's workflow, or one that came along, tells of where its models are."""
+    if links := links_of(request.workflow):
+        return links
     section = request.sections.comfyui
     return links_of(section.extra_pnginfo.get("workflow")) if section is not None else []
 
