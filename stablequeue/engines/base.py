@@ -80,8 +80,8 @@ class Resolution:
 
     Attributes:
         detail: The engine's own (hashes expected, node classes, ...), plain JSON.
-        graph: A workflow as this server takes it, where the request has it in another form. Not
-            part of the record: the request has it, and so have the pictures.
+        graph: A workflow as this server takes it, overrides put in, where the request has it in
+            another form. Not part of the record: the request has it, and so have the pictures.
     """
 
     checkpoint: str = ""

@@ -56,9 +56,9 @@ async def resolve_workflow(
         Unsupported: It lacks a node class, or the workflow cannot do what the request asks.
     """
     workflow = await _read(client, alias, request.workflow)
-    classes, plain = workflow.classes, workflow.graph
+    classes = workflow.classes
     inside = workflow.converted.inside(request.overrides) if workflow.converted else {}
-    graph = with_overrides(plain, named_inside(request.overrides, inside))
+    graph = with_overrides(workflow.graph, named_inside(request.overrides, inside))
     outputs = [node_id for node_id in graph if _class(graph, classes, node_id).output_node]
     if not outputs:
         raise Unsupported(alias, "workflow", "none of its nodes saves or shows anything")
@@ -83,7 +83,7 @@ async def resolve_workflow(
     if workflow.converted is None:
         return found
     detail = {**found.detail, "inside": inside} if inside else found.detail
-    return replace(found, graph=plain, detail=detail)
+    return replace(found, graph=graph, detail=detail)
 
 
 @dataclass(frozen=True, slots=True)
