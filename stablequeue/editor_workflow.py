@@ -39,7 +39,7 @@ _WITHOUT_LINKS = frozenset(
 """They hand values on without a link, by rules of their own packs, which only the editor has."""
 
 _GROUPS = ("workflow/", "workflow>")
-_MOST_SLOTS = 1_000
+_MOST_SLOTS = 300
 _TOO_DEEP = f"more than {DEEPEST} subgraphs are inside each other"
 
 
@@ -86,6 +86,7 @@ class EditorNode:
         kind: Its class, or the id of the subgraph it is an instance of.
         outputs: Types.
         values: Of its widgets, in order; with `named` by name, which some have instead or as well.
+            Where both are, those in order count, and the other tells only the names.
         proxied: For an instance: which widgets of inner nodes it shows (node id, widget).
     """
 
@@ -220,6 +221,7 @@ def _node(data: Any, where: str) -> EditorNode:
     kind = described.get("type")
     if not isinstance(kind, str) or not kind:
         raise _damaged(f"{where} has no type")
+    properties = _object(described.get("properties"))
     mode, title = described.get("mode"), described.get("title")
     values: Any = described.get("widgets_values")
     named = _object(described.get("widgets_values_named"))
@@ -234,7 +236,7 @@ def _node(data: Any, where: str) -> EditorNode:
         outputs=tuple(slot.kind for slot in _slots(described.get("outputs"), f"{where}: outputs")),
         values=tuple(_list(values, f"{where}: widgets_values")),
         named=named,
-        proxied=tuple(_pairs(_object(described.get("properties")).get("proxyWidgets"))),
+        proxied=tuple(_pairs(properties.get("proxyWidgets"), f"{where}: proxyWidgets")),
     )
 
 
@@ -312,8 +314,11 @@ def _check_size(workflow: EditorWorkflow) -> None:
         raise _damaged(f"it has more than {MOST_NODES} nodes")
 
 
-def _pairs(data: Any) -> Iterator[tuple[str, str]]:
-    for entry in _lenient(data):
+def _pairs(data: Any, where: str) -> Iterator[tuple[str, str]]:
+    entries = _lenient(data)
+    if len(entries) > _MOST_SLOTS:
+        raise _damaged(f"{where}: there are more than {_MOST_SLOTS}")
+    for entry in entries:
         parts = _lenient(entry)
         node_id = _id(parts[0]) if len(parts) >= 2 else None  # noqa: PLR2004
         name = parts[1] if node_id is not None else ""

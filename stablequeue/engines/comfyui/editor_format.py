@@ -33,7 +33,8 @@ _SHOWN_ONLY = frozenset(
     }
 )
 _DRAWN = ("LOAD_3D", "LOAD_3D_ANIMATION")
-_MOST_STEPS = 10_000
+_MOST_STEPS = 100_000
+"""Turns of all links together; the most tangled templates take some thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class _Conversion:
         self._classes = classes
         self._promoted: dict[str, list[int]] = {}
         self._shown: dict[str, dict[str, None]] = {}
+        self._steps = 0
 
     def converted(self) -> Converted:
         graph = self._graph()
@@ -189,7 +191,7 @@ class _Conversion:
                 put(entry, value)
         else:
             given |= self._in_order(node, graph)
-        for name, value in node.named.items():
+        for name, value in () if node.values else node.named.items():
             put(("-1", name), value)
         for (node_id, name), value in scope.proxied.items():
             if node_id == node.id:
@@ -263,8 +265,8 @@ class _Conversion:
             if not fits(kind, value):
                 raise _wrong(
                     node,
-                    f"its input {one_line(name, 60)} cannot be {_said(value)}; was"
-                    f" it saved with another version of {one_line(node.kind, 60)}?",
+                    f"its input {one_line(name, 60)} cannot be {_said(value)}; the workflow may"
+                    f" have been saved with another version of {one_line(node.kind, 60)}",
                 )
             # A list would be taken for a link.
             made[name] = {"__value__": value} if isinstance(value, list) else value
@@ -287,11 +289,20 @@ class _Conversion:
         """Follow what is connected to an input to what makes its value; None: nothing does."""
         way = _Way(scope, _link_of(scope.graph, slot), slot.kind)
         own = f"{scope.path}{target.id}.{slot.name}"
-        for _ in range(_MOST_STEPS):
+        seen: set[tuple[str, Link, str]] = set()
+        while True:
             if way.link is None:
                 for path, instance, names in way.left:
                     self._show(path, instance, names, own)
                 return way.fallback
+            here = (way.scope.path, way.link, way.kind)
+            if here in seen:
+                name = one_line(slot.name, 60)
+                raise _wrong(target, f"the links of its input {name} go in circles")
+            seen.add(here)
+            self._steps += 1
+            if self._steps > _MOST_STEPS:
+                raise BadRequest("workflow", f"its links take more turns than {_MOST_STEPS}")
             if way.link.origin == INPUT_BOUNDARY and way.scope.instance is not None:
                 way.leave(way.scope.instance, way.link)
                 continue
@@ -300,11 +311,11 @@ class _Conversion:
                 return None
             if node.kind == _PRIMITIVE:
                 self._show(way.scope.path + node.id, node, ("value",), own)
-                return _Value(node.values[0]) if node.values else None
+                value = node.values[0] if node.values else None
+                return None if value is None else _Value(value)
             if node.mode != NodeMode.BYPASSED and self._runs(node):
                 return way.scope.path + node.id, way.link.origin_slot
             way.pass_through(node, way.link)
-        raise _wrong(target, f"the links of its input {one_line(slot.name, 60)} go in circles")
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ what becomes of it after a run; after the required ones an upload button. Which 
 is told by the server's class, and in newer workflows by the node itself as well.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -72,16 +72,31 @@ def widget_values(described: NodeClass, node: EditorNode) -> JSON:
 
     What the workflow does not tell has the class's own default, if it has one.
     """
-    read = _by_class(described, node)
-    told = _by_node(described, node)
-    if told is not None and (told.misfits <= read.misfits):
-        read = told
     values = dict(_defaults(described, node))
-    values.update({key: value for key, value in read.found.items() if value is not None})
-    for key, value in node.named.items():
-        if value is not None and (key in values or key in described.inputs):
-            values[key] = value
-    return values
+    # Templates are changed by hand in the values in order only: those by name may be old.
+    told = _in_order(described, node) if node.values else node.named
+    return values | {
+        name: value
+        for name, value in told.items()
+        if value is not None and name.partition(".")[0] in described.inputs
+    }
+
+
+def _in_order(described: NodeClass, node: EditorNode) -> JSON:
+    """Return the values by name in whichever of the orders fits them.
+
+    The class may have changed since the workflow was saved, and what a node tells itself may be
+    in an order of its own, or not be all.
+    """
+    if len(node.named) == len(node.values):
+        named = _fitted(described, zip(node.named, node.values, strict=True))
+        if not named.misfits:
+            return named.found
+    read = _by_class(described, node)
+    slots = [slot.name for slot in node.inputs if slot.widget]
+    same = {name for name in described.inputs if is_widget(described, node, name)} == {*slots}
+    told = None if same and not read.misfits else _by_slots(described, node, slots)
+    return told.found if told is not None and told.misfits <= read.misfits else read.found
 
 
 def is_widget(described: NodeClass, node: EditorNode, name: str) -> bool:
@@ -146,21 +161,24 @@ def _by_class(described: NodeClass, node: EditorNode) -> _Reading:
     return reading
 
 
-def _by_node(described: NodeClass, node: EditorNode) -> _Reading | None:
-    """Read the values in the order the node itself tells; None: it does not tell all.
+def _fitted(described: NodeClass, pairs: Iterable[tuple[str, Any]]) -> _Reading:
+    """Return values whose names are known, and how many of them cannot be theirs."""
+    reading = _Reading([])
+    for name, value in pairs:
+        kind, options = described.inputs.get(name, (None, {}))
+        reading.found[name] = value
+        reading.misfits += not fits(options.get("widgetType") or kind, value)
+    return reading
 
-    It knows the class as it was when the workflow was saved.
-    """
-    names = [slot.name for slot in node.inputs if slot.widget]
-    if not names or not node.values:
-        return None
+
+def _by_slots(described: NodeClass, node: EditorNode, names: Sequence[str]) -> _Reading | None:
+    """Read the values in the order of the node's own inputs; None: they are not all."""
     reading = _Reading(list(node.values))
     for name in names:
+        if not reading.left:
+            return None
         kind, options = described.inputs.get(name, (None, {}))
         reading.take(name, options.get("widgetType") or kind, options)
-    while reading.left and (reading.left[-1] is None or isinstance(reading.left[-1], str)):
-        if reading.left.pop() not in (None, "", "image", "video", "audio"):
-            return None
     return None if reading.left else reading
 
 

@@ -150,14 +150,27 @@ def test_what_a_workflow_does_not_tell_has_the_servers_default() -> None:
     assert (inputs["sampler_name"], inputs["scheduler"]) == ("euler", "simple")
 
 
-def test_values_by_name_go_before_those_in_order() -> None:
+def test_values_may_be_by_name_and_names_tell_the_order_of_values() -> None:
     drawing = Drawing()
     drawing.node("KSampler", widgets_values={"steps": 4, "cfg": 3.0, "preview": {"a": 1}})
-    drawing.node("KSampler", 3, "fixed", 9, widgets_values_named={"steps": 11})
+    old = {"steps": 1, "seed": 2, "control_after_generate": "fixed", "gone": 3}
+    drawing.node("KSampler", 11, 7, "randomize", "lost", widgets_values_named=old)
     graph = graph_of(drawing.workflow())
     assert (graph["1"]["inputs"]["steps"], graph["1"]["inputs"]["cfg"]) == (4, 3.0)
     assert "preview" not in graph["1"]["inputs"]
-    assert graph["2"]["inputs"]["steps"] == 11
+    assert (graph["2"]["inputs"]["steps"], graph["2"]["inputs"]["seed"]) == (11, 7)
+    assert not {"gone", "control_after_generate"} & {*graph["2"]["inputs"]}
+
+
+def test_a_node_whose_inputs_are_in_an_order_of_their_own_is_read_as_its_class_tells() -> None:
+    known = declared("Join", a=["STRING", {}], b=["STRING", {}], c=["STRING", {}])
+    drawing = Drawing()
+    text = ("STRING", None)
+    drawing.node("Join", "1", "2", "3", widgets={"c": text, "a": text, "b": text})
+    drawing.node("Join", "1", "", "", widgets={"b": text})
+    graph = graph_of(drawing.workflow(), known)
+    assert graph["1"]["inputs"] == {"a": "1", "b": "2", "c": "3"}
+    assert graph["2"]["inputs"] == {"a": "1", "b": "", "c": ""}
 
 
 def test_a_class_that_got_an_input_since_is_read_by_the_names_the_node_tells() -> None:
@@ -395,6 +408,17 @@ def test_links_in_a_circle_are_refused() -> None:
     drawing.node("Reroute", ins={"": ("*", (1, 0))}, outs=["IMAGE"])
     saved(drawing, (1, 0))
     with pytest.raises(BadRequest, match="node 3: the links of its input images go in circles"):
+        graph_of(drawing.workflow())
+
+
+def test_links_that_take_too_long_to_follow_are_refused() -> None:
+    drawing = Drawing()
+    at = drawing.node("LoadImage", "a.png", outs=["IMAGE"])
+    for _ in range(2_000):
+        at = drawing.node("Reroute", ins={"": ("*", (at, 0))}, outs=["IMAGE"])
+    for _ in range(100):
+        saved(drawing, (at, 0))
+    with pytest.raises(BadRequest, match="more turns than"):
         graph_of(drawing.workflow())
 
 
