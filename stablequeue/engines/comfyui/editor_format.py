@@ -87,15 +87,27 @@ class Converted:
     Attributes:
         graph: Nodes by id, with titles.
         shown: What only the editor has, as an override may name it (`NODE.INPUT`, by id or title):
-            widgets of subgraphs, and primitives; with the inputs in the graph that it sets.
+            widgets of subgraphs, and primitives; with the inputs in the graph that it sets, and
+            the node it is of.
     """
 
     graph: JSON
-    shown: Mapping[str, tuple[str, ...]]
+    shown: Mapping[str, Mapping[str, str]]
 
     def inside(self, overrides: Iterable[str]) -> dict[str, list[str]]:
-        """Return the inputs in the graph for those of the overrides that name others."""
-        return {name: [*self.shown[name]] for name in overrides if name in self.shown}
+        """Return the inputs in the graph for those of the overrides that name others.
+
+        Raises:
+            BadRequest: Several nodes have the title.
+        """
+        found = {name: self.shown[name] for name in overrides if name in self.shown}
+        for name, inputs in found.items():
+            nodes = sorted(set(inputs.values()))
+            if len(nodes) > 1:
+                field = f"overrides.{one_line(name, 120)}"
+                problem = "several nodes have this title; name one by its id"
+                raise BadRequest(field, problem, [one_line(node, 60) for node in nodes])
+        return {name: [*inputs] for name, inputs in found.items()}
 
 
 def to_api_format(workflow: EditorWorkflow, classes: Mapping[str, NodeClass | None]) -> Converted:
@@ -117,13 +129,13 @@ class _Conversion:
         self._workflow = workflow
         self._classes = classes
         self._promoted: dict[str, list[int]] = {}
-        self._shown: dict[str, dict[str, None]] = {}
+        self._shown: dict[str, dict[str, str]] = {}
         self._steps = 0
 
     def converted(self) -> Converted:
         graph = self._graph()
         shown = {
-            name: tuple(inputs)
+            name: inputs
             for name, inputs in self._shown.items()
             if name.partition(".")[0] not in graph
         }
@@ -283,7 +295,7 @@ class _Conversion:
         """Note that a widget of the editor's sets an input of the graph."""
         for before in filter(None, (path, node.title)):
             for name in filter(None, names):
-                self._shown.setdefault(f"{before}.{name}", {})[own] = None
+                self._shown.setdefault(f"{before}.{name}", {})[own] = path
 
     def _source(self, scope: _Scope, target: EditorNode, slot: Slot) -> _Found:
         """Follow what is connected to an input to what makes its value; None: nothing does."""

@@ -400,6 +400,11 @@ def test_two_instances_of_a_subgraph_are_two_sets_of_nodes() -> None:
     graph = graph_of(workflow)
     texts = [graph[node]["inputs"]["text"] for node in ("2:1", "9:1")]
     assert texts == ["first", "second"]
+    done = converted(workflow)
+    assert done.inside(["9.words"]) == {"9.words": ["9:1.text"]}
+    with pytest.raises(BadRequest, match="several nodes have this title") as refusal:
+        done.inside(["Paint.words"])
+    assert (refusal.value.field, refusal.value.allowed) == ("overrides.Paint.words", ("2", "9"))
 
 
 def test_links_in_a_circle_are_refused() -> None:
