@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from stablequeue.editor_workflow import is_editor_format, read_editor_workflow
 from stablequeue.errors import BadRequest
 from stablequeue.request_checks import (
     LONGEST_MODEL,
@@ -241,7 +242,7 @@ class GenerationRequest(BaseModel):
 
     workflow: dict[str, JsonValue] = Field(
         default_factory=dict[str, JsonValue],
-        description="ComfyUI workflow in API format (mode workflow).",
+        description="ComfyUI workflow, as its editor saves it or in API format (mode workflow).",
     )
     overrides: dict[str, JsonValue] = Field(
         default_factory=dict[str, JsonValue],
@@ -266,15 +267,16 @@ class GenerationRequest(BaseModel):
 
     @field_validator("workflow")
     @classmethod
-    def _api_format(cls, workflow: dict[str, Any]) -> dict[str, Any]:
-        if not workflow:
+    def _known_format(cls, workflow: dict[str, Any]) -> dict[str, Any]:
+        if is_editor_format(workflow):
+            try:
+                read_editor_workflow(workflow)
+            except BadRequest as error:
+                raise ValueError(error.problem) from None
             return workflow
-        if "nodes" in workflow and "links" in workflow:
-            msg = "this is the editor's format; export the workflow with 'Save (API Format)'"
-            raise ValueError(msg)
         for node_id, node in workflow.items():
             if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
-                msg = f"node {node_id!r} has no class_type; API format is needed"
+                msg = f"node {node_id!r} has no class_type; this is no workflow of ComfyUI"
                 raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError only
         return workflow
 

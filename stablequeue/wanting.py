@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
+from stablequeue.editor_workflow import editor_texts, is_editor_format
+
 WAITING = "Waiting for model"
 """State of a job that waits for a download."""
 
@@ -77,6 +79,9 @@ def _named(request: Mapping[str, Any]) -> Iterator[str]:
 def _texts(data: Any) -> Iterator[str]:
     """Yield the texts in the inputs of a workflow's nodes, or the values of overrides."""
     if not isinstance(data, dict):
+        return
+    if is_editor_format(workflow := cast("dict[str, Any]", data)):
+        yield from editor_texts(workflow)
         return
     for value in cast("dict[str, Any]", data).values():
         if isinstance(value, str):

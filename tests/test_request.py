@@ -35,7 +35,7 @@ JSON = st.recursive(
         ({"overrides": {"3.seed": 1}}, "overrides", "workflow"),
         ({"seed": LARGEST_SEED, "count": 2}, "seed", str(LARGEST_SEED)),
         ({"expires_at": "2026-01-01T00:00:00"}, "expires_at", "timezone"),
-        ({"mode": "workflow", "workflow": {"nodes": [], "links": []}}, "workflow", "API Format"),
+        ({"mode": "workflow", "workflow": {"nodes": [], "links": []}}, "workflow", "no nodes"),
         ({"mode": "workflow", "workflow": {"3": {}}}, "workflow", "class_type"),
         ({"schema_version": SCHEMA_VERSION + 1}, "schema_version", "newer release"),
         ({"schema_version": "one"}, "schema_version", "Allowed: 1"),

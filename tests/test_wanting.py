@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from stablequeue.request import GenerationRequest
 from stablequeue.wanting import lacked_on, lacks_tag, wanted_by
+from tests.support.drawing import Drawing
 
 
 def lacks(reference: str) -> frozenset[str]:
@@ -32,6 +33,17 @@ def test_every_place_that_names_a_model_is_looked_at() -> None:
         assert lacks(name) <= wanted, name
     assert not lacks("k") & wanted
     assert lacked_on("other", [lacks_tag("gpu", "a")]) == frozenset()
+
+
+def test_a_workflow_as_the_editor_saves_it_is_looked_at_too() -> None:
+    inner = Drawing()
+    inner.node("VAELoader", "b.safetensors")
+    drawing = Drawing()
+    drawing.node("UNETLoader", "a.safetensors", 1.0)
+    drawing.node("part", widgets_values={"name": "c.safetensors"})
+    wanted = wanted_by({"workflow": drawing.workflow(inner.subgraph("part", {}, {}))})
+    for name in "abc":
+        assert lacks(f"{name}.safetensors") <= wanted, name
 
 
 anything = st.recursive(

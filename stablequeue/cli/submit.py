@@ -111,7 +111,12 @@ def submit(
             " Civitai, or - for stdin; other options go before what it says.",
         ),
     ] = None,
-    workflow: Annotated[Path | None, Parameter(group=_COMFYUI, help="File in API format.")] = None,
+    workflow: Annotated[
+        Path | None,
+        Parameter(
+            group=_COMFYUI, help="File: a template, or as the editor saves it, or in API format."
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None,
         Parameter(group=_COMFYUI, help="NODE.INPUT=JSON: by node id or title; may be repeated."),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stablequeue.client.online import finished
+from stablequeue.editor_workflow import is_editor_format
 from stablequeue.errors import (
     BadRequest,
     DownloadError,
@@ -106,6 +107,8 @@ def told_by_image(settings: Settings, image_id: int) -> Told:
     graph, workflow = graph_of_meta(meta)
     if is_api_graph(graph):
         return told_by_graph(graph, workflow)
+    if is_editor_format(workflow):
+        return told_by_graph(workflow)
     infotext = infotext_of_meta(meta)
     if not infotext.prompt and not infotext.params:
         raise UnreadableFile(f"picture {image_id} was published without how it was made")

@@ -78,7 +78,10 @@ class LoraUse:
 class Resolution:
     """A request's references as one server's own exact names. Empty: not used.
 
-    `detail` is the engine's own (hashes expected, node classes, ...), plain JSON.
+    Attributes:
+        detail: The engine's own (hashes expected, node classes, ...), plain JSON.
+        graph: A workflow as this server takes it, overrides put in, where the request has it in
+            another form. Not part of the record: the request has it, and so have the pictures.
     """
 
     checkpoint: str = ""
@@ -90,10 +93,11 @@ class Resolution:
     scheduler: str = ""
     upscaler: str = ""
     detail: JSON = field(default_factory=dict[str, Any])
+    graph: JSON = field(default_factory=dict[str, Any])
 
     def to_json(self) -> JSON:
-        """Return plain JSON data."""
-        return asdict(self)
+        """Return plain JSON data, for the record."""
+        return {name: value for name, value in asdict(self).items() if name != "graph"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ def identifies(reference: Reference, links: Sequence[Wanted] = ()) -> bool:
     match reference:
         case Name(name=name, digits=digits):
             hashed = bool(digits) and not is_fake_hash(digits, name)
-            return hashed or _linked(name, links) is not None
+            return hashed or linked(name, links) is not None
         case Hash() | CivitaiVersion() | CivitaiModel() | Number():
             return True
         case HuggingFaceFile() | DirectUrl():
@@ -80,7 +80,7 @@ async def _offer(
 ) -> Offer:
     match reference:
         case Name(name=name, digits=digits):
-            link = _linked(name, links)
+            link = linked(name, links)
             offer = sources.offer(link) if link else _by_hash(digits, (HashKind.AUTOV2,), sources)
         case Hash(digits=digits, kinds=kinds):
             offer = _by_hash(digits, kinds, sources)
@@ -138,7 +138,8 @@ async def _by_hash(digits: str, kinds: Sequence[HashKind], sources: Sources) -> 
     )
 
 
-def _linked(name: str, links: Sequence[Wanted]) -> Wanted | None:
+def linked(name: str, links: Sequence[Wanted]) -> Wanted | None:
+    """Return the link a workflow has for a file of this name."""
     wanted = base(path(name)).casefold()
     for link in links:
         if base(path(link.name)).casefold() == wanted:

@@ -7,7 +7,7 @@ fetch it first. A bare name that nothing identifies is never searched for.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from stablequeue.errors import (
     NotFetched,
 )
 from stablequeue.model_names import TITLE_HASH, stem
-from stablequeue.models.folders import Root, target_in
+from stablequeue.models.folders import Root, target_in, type_of_folder
 from stablequeue.models.kinds import ModelType, type_of
 from stablequeue.models.library import Library
 from stablequeue.models.records import ModelFile
@@ -35,11 +35,12 @@ from stablequeue.models.resolving import Resolved
 from stablequeue.models.resolving import resolve as find
 from stablequeue.models.roots import library_roots
 from stablequeue.models.sources import Offer, Sources, Wanted, open_sources
-from stablequeue.models.sourcing import identifies, links_of, offer_for
+from stablequeue.models.sourcing import identifies, linked, links_of, offer_for
 from stablequeue.pipeline.delivery import host_of, listed_as, path_there, roots_for, undelivered
 from stablequeue.pipeline.job import Job, logger
 from stablequeue.pipeline.needs import Need, needs_of, renamed
 from stablequeue.request import GenerationRequest
+from stablequeue.request_checks import one_line
 from stablequeue.servers import ServerConfig
 from stablequeue.settings import Settings
 
@@ -49,6 +50,13 @@ Fetched = Callable[[Offer], Path | None]
 
 _IMAGES = (ModelType.CHECKPOINT, ModelType.DIFFUSION_MODEL)
 _TITLE_DIGITS = 10
+_TOLD_BY_INPUT = frozenset(
+    {
+        *(ModelType.CHECKPOINT, ModelType.DIFFUSION_MODEL, ModelType.VAE, ModelType.LORA),
+        *(ModelType.CONTROLNET, ModelType.HYPERNETWORK, ModelType.EMBEDDING),
+    }
+)
+"""Inputs named for these are of their loaders only; `clip_name` and `model_name` of several."""
 _LISTS = {
     ModelType.CHECKPOINT: "checkpoints",
     ModelType.DIFFUSION_MODEL: "unets",
@@ -173,8 +181,8 @@ class _Planning:
         self._settings, self._server = settings, server
         self._fetched = fetched
         self._missing = missing
-        self._needs = needs_of(missing)
         self._links = _links(request)
+        self._needs = [self._placed(need) for need in needs_of(missing)]
         self._roots = library_roots(settings.models)
         self._files: list[ModelFile] = []
 
@@ -195,7 +203,8 @@ class _Planning:
                     continue
                 kind = need.kind or ModelType.CHECKPOINT
                 wanted = identifies(reference, self._links)
-                if found.file or not wanted or not self._roots_for(kind):
+                homeless = self._foreign_folder(need) or not self._roots_for(kind)
+                if found.file or not wanted or homeless:
                     return False
             return True
 
@@ -253,6 +262,10 @@ class _Planning:
         self, library: Library, unknown: Sequence[tuple[Need, Reference]], here: list[Here]
     ) -> list[ToFetch]:
         for need, _ in unknown:
+            if folder := self._foreign_folder(need):
+                where = f"{need.field} {need.given!r} belongs in ComfyUI's folder models/{folder}"
+                why = "the library has no folders of that type; put it there by hand"
+                raise NotFetched(self._server.alias, f"{where}, and {why}")
             if not self._roots_for(need.kind or ModelType.CHECKPOINT):
                 raise undelivered(self._server, f"{need.field} {need.given!r}")
         wanted: list[ToFetch] = []
@@ -296,6 +309,19 @@ class _Planning:
         found = find(reference, self._files, kind=kind)
         return self._reaching(found) or found.file
 
+    def _placed(self, need: Need) -> Need:
+        """Return a need with the type that a template's link tells, where the input does not."""
+        link = None if need.kind in _TOLD_BY_INPUT else linked(need.given, self._links)
+        kind = type_of_folder(link.folder) if link is not None else None
+        return need if kind is None else replace(need, kind=kind)
+
+    def _foreign_folder(self, need: Need) -> str:
+        """Return the folder a template names for what the input does not tell, if none is ours."""
+        link = None if need.kind in _TOLD_BY_INPUT else linked(need.given, self._links)
+        if link is None or not link.folder or type_of_folder(link.folder) is not None:
+            return ""
+        return one_line(link.folder, 60)
+
     def _roots_for(self, kind: ModelType) -> list[Root]:
         kinds = [kind, *_IMAGES] if kind in _IMAGES else [kind]
         found = [one for each in kinds for one in roots_for(self._server, self._roots, each)]
@@ -321,7 +347,9 @@ def _reference(need: Need) -> Reference | None:
 
 
 def _links(request: GenerationRequest) -> list[Wanted]:
-    """Return what the editor's workflow that came along tells of where its models are."""
+    """Return what the editor's workflow, or one that came along, tells of where its models are."""
+    if links := links_of(request.workflow):
+        return links
     section = request.sections.comfyui
     return links_of(section.extra_pnginfo.get("workflow")) if section is not None else []
 

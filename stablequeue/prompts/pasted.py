@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from stablequeue.editor_workflow import is_editor_format
 from stablequeue.engines.base import Kind
 from stablequeue.errors import BadRequest, NotFound, UnreadableFile
 from stablequeue.prompts.comfy_graph import is_api_graph, request_from_comfy_prompt
@@ -101,39 +102,38 @@ def told_by_embedded(embedded: Embedded, name: str) -> Told:
     if embedded.infotext:
         return Told(*request_from_infotext(embedded.infotext), infotext)
     if embedded.comfy_workflow:
-        raise UnreadableFile(
-            f"{name} has ComfyUI's workflow in the editor's format only; open it in ComfyUI and"
-            " export it with 'Save (API Format)'"
-        )
+        return told_by_graph(embedded.comfy_workflow)
     raise UnreadableFile(f"{name} says nothing about how it was made")
 
 
 def told_by_graph(graph: dict[str, Any], workflow: dict[str, Any] | None = None) -> Told:
-    """Return what a ComfyUI graph in API format tells.
+    """Return what a ComfyUI workflow tells.
 
     Args:
-        graph: In API format.
+        graph: In API format, or as the editor saves it.
         workflow: The same in the editor's format, which may say where its models are: then it
             goes along, so that missing ones can be fetched.
 
     Raises:
-        BadRequest: It is not in API format.
+        BadRequest: It is neither, or damaged.
     """
+    edited = is_editor_format(graph)
     made, notes = request_from_comfy_prompt(graph)
-    if not workflow:
+    if not workflow and not edited:
         return Told(made, notes)
     from stablequeue.models.sources.templates import model_links  # noqa: PLC0415  # httpx
 
-    if links := model_links(workflow):
-        section = {"extra_pnginfo": {"workflow": workflow}}
-        made = parse_request({**made.dumped(), "sections": {"comfyui": section}})
+    if links := model_links(graph if edited else workflow):
+        if not edited:
+            section = {"extra_pnginfo": {"workflow": workflow}}
+            made = parse_request({**made.dumped(), "sections": {"comfyui": section}})
         names = ", ".join(link.name for link in links)
         notes.append(f"the workflow says where to fetch {names}")
     return Told(made, notes)
 
 
 def told_by_text(text: str) -> Told:
-    """Return what an infotext, a ComfyUI graph in API format, or a request as JSON tells.
+    """Return what an infotext, a ComfyUI workflow, or a request as JSON tells.
 
     Raises:
         UnreadableFile: It is empty or too long.
@@ -149,7 +149,7 @@ def told_by_text(text: str) -> Told:
     if isinstance(graph, dict):
         workflow = _workflow_of(data)
         return told_by_graph(cast("dict[str, Any]", graph), workflow)
-    if is_api_graph(data) or ("nodes" in data and "links" in data):
+    if is_api_graph(data) or is_editor_format(data):
         return told_by_graph(data)
     return Told(parse_request(data))
 

@@ -1,4 +1,4 @@
-"""An installation that fetches models: a Prefect server of its own, a library, a fake Civitai.
+"""An installation that fetches models: a Prefect server, a library, fakes of Civitai and the hub.
 
 Of its own, because its workers serve the pools of downloads and of all saved servers: those of
 other tests would take its jobs, and it would take theirs.
@@ -20,13 +20,14 @@ import yaml
 from stablequeue.client import Client
 from stablequeue.prefect_api import PrefectApi
 from stablequeue.project import project_dir
-from stablequeue.sandbox.models import CHECKPOINTS, LORAS, VAES, ModelShelf
+from stablequeue.sandbox.models import CHECKPOINTS, LORAS, TEXT_ENCODERS, UNETS, VAES, ModelShelf
 from stablequeue.sandbox.serving import Sandbox, serve_sandbox
 from stablequeue.server_blocks import save_server
 from stablequeue.server_settings import client_environment
 from stablequeue.servers import ServerConfig
 from stablequeue.settings import Settings, load
 from tests.fakes.civitai import FakeCivitai, serve_civitai
+from tests.fakes.huggingface import FakeHuggingFace, serve_huggingface
 from tests.fakes.model_files import safetensors
 from tests.support.prefect import (
     PrefectServer,
@@ -37,7 +38,13 @@ from tests.support.prefect import (
 )
 from tests.support.waiting import wait_until
 
-FOLDERS = {"checkpoint": CHECKPOINTS, "lora": LORAS, "vae": VAES}
+FOLDERS = {
+    "checkpoint": CHECKPOINTS,
+    "lora": LORAS,
+    "vae": VAES,
+    "unet": UNETS,
+    "text_encoder": TEXT_ENCODERS,
+}
 """Type in our settings, and the folder's name for ComfyUI."""
 
 WITHIN_S = 120.0
@@ -52,6 +59,8 @@ class FetchHouse:
     models: Path
     civitai: FakeCivitai
     civitai_url: str
+    hub: FakeHuggingFace
+    hub_url: str
     sandboxes: dict[str, Sandbox]
     log: Path
     workers: list["subprocess.Popen[bytes]"] = field(
@@ -119,6 +128,21 @@ class FetchHouse:
         file = self.civitai.add_file(safetensors(size, seed=number), **known)
         return {**file, "version_id": known["version_id"], "model_id": known["model_id"]}
 
+    def bytes_of(self, file: dict[str, Any]) -> bytes:
+        """Return the bytes of a file on the fake Civitai."""
+        return self.civitai.storage.files[file["key"]].data
+
+    def offer_on_hub(self, path: str, size: int = 40_000) -> tuple[str, bytes]:
+        """Put a new file into a repository of the fake hub; return its address and bytes."""
+        number = uuid4().int % 1_000_000 + 1_000
+        repo, data = f"acme/model-{number}", safetensors(size, seed=number)
+        self.hub.add(repo, path, data)
+        return f"{self.hub_url}/{repo}/resolve/main/{path}", data
+
+    def downloads_from_hub(self, path: str) -> int:
+        """Return how often a file was asked for at the hub's storage."""
+        return sum(seen.path.endswith(f"/{path}") for seen in self.hub.storage.seen)
+
     def downloads_of(self, file: dict[str, Any]) -> int:
         """Return how often a file was asked for at the storage."""
         return sum(seen.path == f"/{file['key']}" for seen in self.civitai.storage.seen)
@@ -137,14 +161,15 @@ def fetch_house(
         (models / name).mkdir(parents=True)
     (models / CHECKPOINTS / "base.safetensors").write_bytes(safetensors(20_000))
     shelf = ModelShelf(folders={name: models / name for name in FOLDERS.values()})
-    civitai = FakeCivitai()
+    civitai, hub = FakeCivitai(), FakeHuggingFace()
     try:
         with (
             serve_civitai(civitai) as url,
+            serve_huggingface(hub) as hub_url,
             serve_sandbox("comfyui", name="comfy", models=shelf) as comfy,
             serve_sandbox("forge", name="forge", models=shelf) as forge,
         ):
-            _write_settings(copied.home, models, url)
+            _write_settings(copied.home, models, url, hub_url)
             settings = load({"home": str(copied.home), "prefect_port": 0})
             house = FetchHouse(
                 settings=settings,
@@ -152,6 +177,8 @@ def fetch_house(
                 models=models,
                 civitai=civitai,
                 civitai_url=url,
+                hub=hub,
+                hub_url=hub_url,
                 sandboxes={"comfy": comfy, "forge": forge},
                 log=folder / "worker.log",
             )
@@ -180,7 +207,13 @@ def _server(alias: str, sandbox: Sandbox) -> ServerConfig:
     )
 
 
-def _write_settings(home: Path, models: Path, civitai: str) -> None:
+def _write_settings(home: Path, models: Path, civitai: str, hub: str) -> None:
+    huggingface = {
+        "base_url": hub,
+        "hosts": ["127.0.0.1", "localhost"],
+        "token_hosts": ["127.0.0.1"],
+        "loopback": True,
+    }
     source = {
         "base_url": civitai,
         "fallback_url": "",
@@ -196,7 +229,7 @@ def _write_settings(home: Path, models: Path, civitai: str) -> None:
         "models": {
             "folders": {kind: [str(models / name)] for kind, name in FOLDERS.items()},
         },
-        "sources": {"civitai": source},
+        "sources": {"civitai": source, "huggingface": huggingface},
     }
     (home / "stablequeue.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
 
