@@ -118,20 +118,32 @@ def earlier(run: Run) -> Callable[[Offer], Path | None]:
     return fetched
 
 
-async def refuse_what_failed(run: Run, wanted: Sequence[ToFetch]) -> None:
+async def refuse_what_failed(
+    run: Run, wanted: Sequence[ToFetch], *, looked_again: bool = False
+) -> bool:
     """End the job if its download is over since it was asked for, and the file is still missing.
 
     That may have been asked for by another job, while this one stood behind it.
 
+    Args:
+        run: The job's.
+        wanted: What was missing when it was looked for.
+        looked_again: That was after the answer True.
+
+    Returns:
+        Whether something was fetched, maybe after it was looked for here: then look again.
+
     Raises:
         NotFetched: Says what became of the download.
     """
-    problem = await asyncio.to_thread(_problem, run, wanted)
-    if problem:
+    problem, fetched = await asyncio.to_thread(_problem, run, wanted)
+    if problem and (looked_again or not fetched):
         raise NotFetched(run.job.server.alias, problem)
+    return bool(problem)
 
 
-def _problem(run: Run, wanted: Sequence[ToFetch]) -> str:
+def _problem(run: Run, wanted: Sequence[ToFetch]) -> tuple[str, bool]:
+    """Return what is wrong, and whether a download that did bring its file is."""
     with open_prefect(run.job.settings) as api:
         run_id = str(run.flow_run_id)
         asked = _asked_at(api, run_id)
@@ -141,8 +153,12 @@ def _problem(run: Run, wanted: Sequence[ToFetch]) -> str:
                 if over is not None and over < asked:
                     continue
                 if said := _ended_how(download, one):
-                    return said
-    return ""
+                    return said, _has_fetched(download)
+    return "", False
+
+
+def _has_fetched(download: ApiRun) -> bool:
+    return download.state_type is StateType.COMPLETED or download.state_name == FETCHED
 
 
 def _asked_at(api: PrefectApi, run_id: str) -> datetime:
@@ -166,7 +182,7 @@ def _ended_how(download: ApiRun, wanted: ToFetch) -> str:
         return f"the download of {what} was cancelled; ask again with: stablequeue retry"
     if download.state_type is StateType.CRASHED:
         return f"the download of {what} crashed: {download.state_message}"
-    if download.state_type is StateType.COMPLETED or download.state_name == FETCHED:
+    if _has_fetched(download):
         return (
             f"{what} was fetched, and is not in this host's library ({wanted.root});"
             " hosts that make pictures and hosts that fetch models share its folders"

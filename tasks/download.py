@@ -38,6 +38,7 @@ async def download(run: Run) -> None:
 )
 async def obtain(run: Run) -> None:
     """Use what is in the library; leave in `run.wait` what has to be fetched first."""
+    again = False
     for _ in range(_ROUNDS):
         if (missing := run.missing) is None:
             return
@@ -48,7 +49,9 @@ async def obtain(run: Run) -> None:
             run.wait = ModelWait.for_source(error)
             return
         if found.fetch:
-            await refuse_what_failed(run, found.fetch)
+            if await refuse_what_failed(run, found.fetch, looked_again=again):
+                again = True
+                continue
             run.wait = ModelWait(found.fetch)
             return
         try:
