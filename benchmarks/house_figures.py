@@ -1,9 +1,10 @@
-"""Starting, commands, memory, storing and search of an installation: `--all` of make bench.
+"""Starting, commands, memory, storing, models and search of an installation: `--all` of make bench.
 
-About 10 minutes, most of it for the million rows of the search.
+About 12 minutes, most of it for the million rows of the search.
 """
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import catalogue_search, storing
+from benchmarks import catalogue_search, downloading, models, storing
 from benchmarks.house import CHECKPOINT, House, until
 from benchmarks.report import Figure, load, seconds
 from stablequeue.catalogue import Catalogue
@@ -196,10 +197,20 @@ def searching(folder: Path, rows: int) -> Iterator[Figure]:
     catalogue.close()
 
 
+def libraries(folder: Path) -> Iterator[Figure]:
+    """Measure hashing, scanning and downloading models."""
+    place = folder / "models"
+    place.mkdir()
+    yield from models.measure(place, megabytes=1000, files=10_000, rounds=5)
+    yield from downloading.measure(place, size=1000 * downloading.MIB, rounds=3, streams=4)
+    shutil.rmtree(place, ignore_errors=True)
+
+
 def measure(folder: Path, rows: int) -> Iterator[Figure]:
     """Measure everything, the quick things first."""
     house = House(folder / "home")
     yield from storing_one(folder)
+    yield from libraries(folder)
     yield from starting(house)
     with house.running(), house.client() as client:
         house.command("servers", "rm", "sandbox-forge", "--quiet")

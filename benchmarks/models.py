@@ -11,9 +11,10 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.report import Figure, load
 from stablequeue.models.folders import Root
 from stablequeue.models.identities import identify, sha256_of
 from stablequeue.models.kinds import ModelType
@@ -37,8 +38,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def hashing(folder: Path, megabytes: int, rounds: int) -> None:
-    """Print the speed of hashing and its ratio to the standard library's."""
+def hashing(folder: Path, megabytes: int, rounds: int) -> Iterator[Figure]:
+    """Measure hashing against the standard library's."""
     path = folder / "large.bin"
     piece = os.urandom(PIECE)
     with path.open("wb") as stream:
@@ -50,6 +51,7 @@ def hashing(folder: Path, megabytes: int, rounds: int) -> None:
         "SHA-256 alone": lambda: sha256_of(path),
         "all identities, one pass": lambda: identify(path),
     }
+    goals = {"SHA-256 alone": "0.9 of it", "all identities, one pass": "0.45 of it"}
     for work in works.values():
         work()
     taken = {name: [seconds(work)] for name, work in works.items()}
@@ -57,15 +59,21 @@ def hashing(folder: Path, megabytes: int, rounds: int) -> None:
         for name, work in works.items():
             taken[name].append(seconds(work))
     base = statistics.median(taken["hashlib.file_digest"])
-    print(f"{size / 1e9:.2f} GB in the page cache, {rounds} rounds in turn")
     for name, times in taken.items():
         middle = statistics.median(times)
-        print(f"{name:<44}{size / middle / 1e9:8.2f} GB/s{base / middle:8.2f} of file_digest")
+        goal = goals.get(name, "")
+        yield Figure(
+            f"hash {size / 1e9:.1f} GB: {name}",
+            f"{size / middle / 1e9:.2f} GB/s",
+            goal,
+            f"{base / middle:.2f} of hashlib.file_digest" if goal else "in the page cache",
+            load(),
+        )
     path.unlink()
 
 
-def scanning(folder: Path, files: int, rounds: int) -> None:
-    """Print how long the scans of a library take."""
+def scanning(folder: Path, files: int, rounds: int) -> Iterator[Figure]:
+    """Measure the scans of a library."""
     models = folder / "models"
     for number in range(files):
         of_shapes(
@@ -76,22 +84,32 @@ def scanning(folder: Path, files: int, rounds: int) -> None:
         )
     roots = [Root(models, ModelType.LORA, "benchmark")]
     library = Library(folder / "home")
-    print(f"{files} files in {files // 100} folders")
+    name = f"library of {files:,} files"
+    how = f"in {files // 100} folders"
     first = seconds(lambda: library.scan(roots, hashing=False))
-    print(f"{'first scan, headers only':<44}{first:8.2f} s")
-    print(f"{'hashing them all':<44}{seconds(lambda: library.scan(roots)):8.2f} s")
-    again = [seconds(lambda: library.scan(roots)) for _ in range(rounds)]
-    worst = max(again)
-    print(f"{'unchanged, again':<44}{statistics.median(again):8.3f} s   at most {worst:.3f}")
+    yield Figure(f"{name}: first scan", f"{first:.2f} s", "", f"{how}, headers only", load())
+    again = [seconds(lambda: library.scan(roots, hashing=False)) for _ in range(rounds)]
+    shown = f"{statistics.median(again):.3f} s (at most {max(again):.3f})"
+    yield Figure(f"{name}: scan, unchanged", shown, "0.5 s", how, load())
+    read = [seconds(library.files) for _ in range(rounds)]
+    yield Figure(f"{name}: read all records", f"{statistics.median(read):.3f} s", "", how, load())
+    hashed = seconds(lambda: library.scan(roots))
+    yield Figure(f"{name}: hash them all", f"{hashed:.2f} s", "", "small files", load())
     library.close()
     opened = Library(folder / "home")
     fresh = seconds(lambda: opened.scan(roots))
-    print(f"{'unchanged, just opened':<44}{fresh:8.3f} s")
-    print(f"{'all records':<44}{seconds(opened.files):8.3f} s")
+    yield Figure(f"{name}: scan, unchanged, just opened", f"{fresh:.3f} s", "", how, load())
+    opened.close()
+
+
+def measure(folder: Path, megabytes: int, files: int, rounds: int) -> Iterator[Figure]:
+    """Measure hashing, then scanning."""
+    yield from hashing(folder, megabytes, rounds)
+    yield from scanning(folder, files, rounds)
 
 
 def main() -> None:
-    """Run every measurement and print a table."""
+    """Run every measurement and print a line for each."""
     parser = argparse.ArgumentParser(description="How fast models are hashed and scanned.")
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
     parser.add_argument("--megabytes", type=int, default=1000)
@@ -100,8 +118,10 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        hashing(Path(name), options.megabytes, options.rounds)
-        scanning(Path(name), options.files, options.rounds)
+        folder = Path(name)
+        for one in measure(folder, options.megabytes, options.files, options.rounds):
+            goal = f", goal {one.goal}" if one.goal else ""
+            print(f"{one.name}: {one.value}{goal} ({one.note}; load {one.load})", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 At most 20 minutes. Every figure is measured in the same run, on the sandbox with fixed step times,
 and stands beside the load it was taken at: nothing here is a test, since on a shared machine times
-say as much about the neighbours. `--all` measures starting, commands, storing and search too, in
-10 minutes more.
+say as much about the neighbours. `--all` measures starting, commands, storing, models and search
+too, in 12 minutes more.
 """
 
 import argparse
@@ -96,7 +96,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure, and write docs/benchmarks.md.")
     parser.add_argument("--jobs", type=int, default=20, help="single jobs, one after the other")
     parser.add_argument("--many", type=int, default=40, help="jobs of a backlog")
-    parser.add_argument("--all", action="store_true", help="also starting, commands, search")
+    parser.add_argument(
+        "--all", action="store_true", help="also starting, commands, models, search"
+    )
     parser.add_argument("--no-stock", action="store_true", help="leave Prefect's own worker out")
     parser.add_argument("--write", type=Path, default=DOCUMENT, help="the document to refresh")
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")

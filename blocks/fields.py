@@ -17,6 +17,8 @@ _TITLES = {
     "read_timeout_s": "Answer timeout (s)",
     "stall_after_s": "Stalled after (s)",
     "sandbox": "Built-in sandbox",
+    "models_from": "Models reach it by",
+    "model_paths": "Model folders there (LOCAL=REMOTE)",
     "keep_free_mib": "Keep free (MiB)",
     "endpoint_url": "Endpoint URL",
     "attempts": "Attempts",

@@ -3,7 +3,7 @@
 The name of the block document is the server's alias; its fields are those of `ServerConfig`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, HttpUrl, SecretStr
@@ -35,6 +35,10 @@ class GenerationServer(Block):
     read_timeout_s: float = same_field(ServerConfig, "read_timeout_s")
     stall_after_s: float = same_field(ServerConfig, "stall_after_s")
     sandbox: bool = same_field(ServerConfig, "sandbox")
+    models_from: Literal["none", "same", "mapped", "worker"] = same_field(
+        ServerConfig, "models_from"
+    )
+    model_paths: list[str] = same_field(ServerConfig, "model_paths")
 
     def config(self) -> ServerConfig:
         """Return the server's configuration.

@@ -14,12 +14,15 @@ from stablequeue.errors import NotFound
 from stablequeue.prefect_api import ACTIVE, Deployment, PrefectApi, StateType, run_filter
 from stablequeue.project import project_dir
 from stablequeue.server_blocks import SERVER_BLOCK, saved_servers
-from stablequeue.servers import ANY, ServerConfig
+from stablequeue.servers import ANY, DOWNLOADS, ServerConfig
 from stablequeue.worker.ahead import MOST_LIMIT
 
 logger = logging.getLogger("stablequeue.deployments")
 
 ENTRYPOINT = "flows/generate.py:generate"
+DOWNLOADS_AT_ONCE = 2
+"""Limit of the pool of downloads when it is made: more files at once cost a host's goodwill."""
+
 REMOVED = "Its server is no longer saved; paused until its jobs are gone. "
 
 
@@ -58,6 +61,8 @@ def bootstrap(api: PrefectApi, *, limit: int = MOST_LIMIT, sandbox_url: str = ""
     deployer = Deployer(api)
     if make_pool(api, ANY, description="Jobs for any server", limit=None):
         changed.append(f"pool {ANY}")
+    if make_pool(api, DOWNLOADS, description="Downloads of models", limit=DOWNLOADS_AT_ONCE):
+        changed.append(f"pool {DOWNLOADS}")
     plans = static_plans(project_dir())
     for server in servers:
         if _pool_for(api, server, limit):

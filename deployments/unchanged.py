@@ -10,7 +10,7 @@ import stablequeue
 from deployments.sandbox import moved
 from stablequeue.errors import NotFound
 from stablequeue.prefect_api import PrefectApi
-from stablequeue.servers import ANY, ServerConfig
+from stablequeue.servers import ANY, DOWNLOADS, ServerConfig
 from stablequeue.worker import WORKER_TYPE
 
 VARIABLE = "stablequeue_setup"
@@ -53,7 +53,7 @@ def is_made(
     needed = {ANY, *(server.alias for server in servers)}
     pools = {pool.name for pool in api.pools(kind=WORKER_TYPE)}
     deployments = {found.name for found in api.deployments(flow=FLOW)}
-    return needed <= pools and needed <= deployments
+    return {*needed, DOWNLOADS} <= pools and needed <= deployments
 
 
 def remember(api: PrefectApi, mark: str) -> None:

@@ -17,6 +17,8 @@
     │   ├── EngineAuthFailed    it refused our credentials
     │   ├── JobRejected         it will not take this job
     │   │   ├── ModelMissing    it lacks a model the job names
+    │   │   ├── NotDelivered    a model is in the library, and its files do not reach the server
+    │   │   ├── NotFetched      a model the job needs could not be fetched
     │   │   └── Unsupported     it cannot do what the job asks
     │   ├── JobFailed           it ran the job and failed
     │   │   ├── OutOfMemory     the card has not enough memory
@@ -193,12 +195,21 @@ class ModelMissing(JobRejected):
         field: The request's field, e.g. `checkpoint` or `loras.0.name`.
         name: The reference as the request gave it.
         suggestions: Names on that server that look alike; never used silently.
+        also: What else it lacks, if it was looked up.
     """
 
     code = "model_missing"
 
-    def __init__(self, server: str, field: str, name: str, suggestions: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        server: str,
+        field: str,
+        name: str,
+        suggestions: Sequence[str] = (),
+        also: "Sequence[ModelMissing]" = (),
+    ) -> None:
         self.field, self.name, self.suggestions = field, name, tuple(suggestions)
+        self.also = tuple(also)
         everywhere = server == "any"
         if self.suggestions:
             advice = f"Did you mean: {', '.join(self.suggestions)}?"
@@ -208,8 +219,37 @@ class ModelMissing(JobRejected):
         # A prompt names models only by its LoRA tags.
         kind = "LoRA " if field in {"prompt", "negative_prompt"} else ""
         where = "any server" if everywhere else "this server"
-        super().__init__(server, f"{field}: there is no {kind}{name!r} on {where}. {advice}")
-        self.args = (server, field, name, tuple(suggestions))
+        more = "".join(f" Nor is there {one.field} {one.name!r}." for one in self.also)
+        super().__init__(server, f"{field}: there is no {kind}{name!r} on {where}.{more} {advice}")
+        self.args = (server, field, name, tuple(suggestions), self.also)
+
+    @classmethod
+    def of(cls, missing: "Sequence[ModelMissing]") -> "ModelMissing":
+        """Return all that one server lacks as one error, about the first of them."""
+        first = missing[0]
+        return cls(first.server, first.field, first.name, first.suggestions, tuple(missing[1:]))
+
+
+class NotDelivered(JobRejected):
+    """The library has, or would get, a model that does not reach this server.
+
+    Args:
+        server: Alias of the server.
+        detail: Which file, and what to set or to look at.
+    """
+
+    code = "not_delivered"
+
+
+class NotFetched(JobRejected):
+    """A model the job needs could not be fetched; asking again, unchanged, will not help.
+
+    Args:
+        server: Alias of the server it was for.
+        detail: Which model, why not, and what to do about it.
+    """
+
+    code = "not_fetched"
 
 
 class Unsupported(JobRejected):

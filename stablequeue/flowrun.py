@@ -21,7 +21,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Failed, Scheduled
 
 from stablequeue.catalogue import Catalogue, JobState, Outcome, StoredRequest, open_catalogue
@@ -36,11 +36,15 @@ from stablequeue.errors import (
     Refused,
     StoreUnavailable,
 )
+from stablequeue.fetches import WAITING
 from stablequeue.flowshow import Run, is_over
+from stablequeue.giving_back import given_back
 from stablequeue.ids import run_name
+from stablequeue.modelwait import ModelWait, any_over, ask_for
 from stablequeue.pipeline.accept import begin, job_of_run
 from stablequeue.pipeline.generate import Failure
 from stablequeue.pipeline.job import PARKING, check_job_id, open_job
+from stablequeue.prefect_api import open_prefect
 from stablequeue.request import GenerationRequest
 from stablequeue.sending import job_tags
 from stablequeue.servers import ANY, ServerConfig
@@ -157,6 +161,9 @@ async def open_run(
         except PARKING as error:
             await life.quiet()
             await life.park(error)
+        except ModelWait as wait:
+            await life.quiet()
+            await life.wait_for_models(wait, settings)
         except QueueError as error:
             await life.quiet()
             await life.failed(error)
@@ -288,7 +295,7 @@ class _Life:
         """
         if await self._wait_for_server(error):
             message = f"waiting for its server: {error}"
-            raise Abort(message) from error
+            raise given_back(message) from error
         self._ending.state = Failed(message=f"{error.code}: {error}")
         with suppress(NotFound):  # it was refused before it had a row
             await self._finish(JobState.FAILED, str(error), error.code)
@@ -302,10 +309,35 @@ class _Life:
             await self._pause(self._server or self._deployed_for, reason)
         else:
             delay = LOOK_AGAIN
-        if not await self._back_to_scheduled("Parked", reason, delay):
+        not_before = datetime.now(UTC) + delay if delay else None
+        if not await self._back_to_scheduled("Parked", reason, not_before):
             await self._cancelled()
         message = f"parked: {reason}"
-        raise Abort(message) from error
+        raise given_back(message) from error
+
+    async def wait_for_models(self, wait: ModelWait, settings: Settings) -> None:
+        """Have what is missing fetched and give the place back until it is there.
+
+        A download may end between our asking and our waiting: then nobody wakes us, and we look
+        at once.
+
+        Raises:
+            Abort: It waits.
+        """
+        run_id = str(self._id)
+        tier = self.run.job.request.tier.value if self.run is not None else ""
+        tags = list((await self.client.read_flow_run(self._id)).tags)
+        with open_prefect(settings) as api:
+            runs = await asyncio.to_thread(
+                lambda: ask_for(api, run_id, tags, wait, tier=tier, server=self._server)
+            )
+            waits = await self._back_to_scheduled(WAITING, str(wait), wait.again_at)
+            if not waits:
+                await self._cancelled()
+            elif runs and await asyncio.to_thread(any_over, api, runs):
+                await self._back_to_scheduled("Queued", "its models may be there")
+        message = f"waits: {wait}"
+        raise given_back(message) from wait
 
     async def _wait_for_server(self, error: QueueError) -> bool:
         warm = given.get()
@@ -331,10 +363,10 @@ class _Life:
             if self.run is not None and self.run.stopped and task is not None:
                 task.uncancel()
                 message = "cancelled"
-                raise Abort(message) from error
+                raise given_back(message) from error
             raise error
         message = "handed back by a stopping worker"
-        raise Abort(message) from error
+        raise given_back(message) from error
 
     async def is_over(self) -> bool:
         """Whether somebody cancelled or deleted the run."""
@@ -409,14 +441,19 @@ class _Life:
             await self.client.update_work_pool(server, WorkPoolUpdate(is_paused=True))
 
     async def _back_to_scheduled(
-        self, name: str, message: str, delay: timedelta = timedelta()
+        self, name: str, message: str, not_before: datetime | None = None
     ) -> bool:
         """Let the run wait again, at its old place; False if it was cancelled meanwhile.
 
+        Args:
+            name: Of the state.
+            message: Beside it.
+            not_before: It is due then, and not at its old place.
+
         The process on record is forgotten: Prefect would send a later cancel to it, and wait.
         """
-        place = self._flow_run.expected_start_time if self._flow_run and not delay else None
-        when = place or datetime.now(UTC) + delay
+        place = self._flow_run.expected_start_time if self._flow_run else None
+        when = not_before or place or datetime.now(UTC)
         state = Scheduled(scheduled_time=when, name=name, message=message)
         try:
             await self.client.request(

@@ -59,7 +59,8 @@ class Run:
         job: The open job.
         client: Kept open for the whole run; opening one costs more than a call.
         failures: Pictures that could not be made although others were.
-        missing: The model the server lacks, if `resolve` found one.
+        missing: The models the server lacks, if `resolve` found that.
+        wait: What the job has to wait for, if `download` found that.
         stored: What was stored, once the task `store` has run.
         stopped: The flow's task was cancelled by this object.
     """
@@ -70,6 +71,7 @@ class Run:
         self.client = client
         self.failures: list[Failure] = []
         self.missing: ModelMissing | None = None
+        self.wait: Exception | None = None
         self.stored: Stored | None = None
         self.stopped = False
         self._flow = asyncio.current_task()
@@ -121,10 +123,12 @@ class Run:
         await self._look()
         if (warm := given.get()) is not None:
             warm.tell({"progress": snapshot.fraction, "server": self.job.server.alias})
-        waiting = snapshot.phase is Phase.WAITING
-        # What it waits for belongs to the state; steps change too often and stand in the artifact.
-        if waiting:
+        # What it waits for belongs to the state; steps, and how many are before it, change too
+        # often and stand in the artifact.
+        if snapshot.phase is Phase.WAITING:
             await self.phase("Waiting", snapshot.message)
+        elif snapshot.phase is Phase.QUEUED:
+            await self.phase("Waiting", f"in the queue of {self.job.server.alias}")
         else:
             await self.phase("Generating")
         if self._progress is None and not self._worth_progress():

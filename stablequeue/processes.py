@@ -6,6 +6,13 @@ import socket
 import threading
 import time
 
+LAST_WORDS_S = 3.0
+"""How long a worker's process may take to end once nothing of it is left to do.
+
+As it ends, Prefect hands over its last events and log lines, and waits more than a minute for a
+server that is gone, or as long as a busy one takes.
+"""
+
 
 def provably_dead(infrastructure_pid: str) -> bool:
     """Say whether the process behind a run's `infrastructure_pid` no longer exists.

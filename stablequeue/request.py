@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     AwareDatetime,
     BaseModel,
@@ -23,8 +24,16 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from stablequeue.editor_workflow import is_editor_format, read_editor_workflow
 from stablequeue.errors import BadRequest
-from stablequeue.request_checks import dotted, field_parts, one_line, refuse_unstorable
+from stablequeue.request_checks import (
+    LONGEST_MODEL,
+    checked_model,
+    dotted,
+    field_parts,
+    one_line,
+    refuse_unstorable,
+)
 from stablequeue.servers import ALIAS_PATTERN, ANY
 
 SCHEMA_VERSION = 1
@@ -33,6 +42,8 @@ INPUT_REFERENCE = r"^sha256:[0-9a-f]{64}$"
 
 Prompt = Annotated[str, Field(max_length=100_000)]
 Name = Annotated[str, Field(max_length=1_000)]
+ModelName = Annotated[str, Field(max_length=LONGEST_MODEL), AfterValidator(checked_model)]
+"""A model: a name as a server lists it, or anything else that `models.references` reads."""
 
 
 class Mode(StrEnum):
@@ -60,7 +71,9 @@ class _Part(BaseModel):
 class Lora(_Part):
     """One LoRA and how strongly it is applied."""
 
-    name: Name = Field(min_length=1, description="As the server lists it, or its base name.")
+    name: ModelName = Field(
+        min_length=1, description="As the server lists it, its base name, a hash or an address."
+    )
     weight: float = Field(default=1.0, ge=-10, le=10, description="Strength on the image model.")
     # Bounds on a union with SkipJsonSchema[None] would be tried on None, and raise TypeError.
     text_weight: Annotated[
@@ -78,7 +91,9 @@ class Hires(_Part):
     )
     upscaler: Name = Field(default="Latent", description="Latent, or an upscale model's name.")
     steps: int = Field(default=0, ge=0, le=1000, description="0: as many as the first pass.")
-    denoising_strength: float = Field(default=0.5, ge=0, le=1)
+    denoising_strength: float = Field(
+        default=0.5, ge=0, le=1, description="How much of the first picture may change."
+    )
 
     @property
     def enabled(self) -> bool:
@@ -101,24 +116,33 @@ class Inpaint(_Part):
 class Upscale(_Part):
     """Enlarging without a prompt (mode upscale)."""
 
-    scale: float = Field(default=2.0, gt=1, le=8)
+    scale: float = Field(default=2.0, gt=1, le=8, description="Enlarge by this factor.")
     upscaler: Name = Field(default="", description="An upscale model's name. Empty: Lanczos.")
 
 
 class Output(_Part):
     """How the stored file is encoded. `original` keeps the server's bytes."""
 
-    format: Literal["original", "webp", "jpeg"] = "original"
-    quality: int = Field(default=90, ge=1, le=100)
+    format: Literal["original", "webp", "jpeg"] = Field(
+        default="original", description="Original: as the server sent it."
+    )
+    quality: int = Field(default=90, ge=1, le=100, description="Of WEBP and JPEG.")
 
 
 class ForgeSection(_Part):
     """What only Forge and AUTOMATIC1111 understand."""
 
-    styles: list[Name] = Field(default_factory=list[str])
-    override_settings: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
-    script_name: Name = ""
-    script_args: list[JsonValue] = Field(default_factory=list[JsonValue])
+    styles: list[Name] = Field(
+        default_factory=list[str], description="Names of saved styles, added to the prompts."
+    )
+    override_settings: dict[str, JsonValue] = Field(
+        default_factory=dict[str, JsonValue],
+        description="Settings of the web UI for this job only.",
+    )
+    script_name: Name = Field(default="", description="A script to run, by its title.")
+    script_args: list[JsonValue] = Field(
+        default_factory=list[JsonValue], description="What the script is given, in its order."
+    )
     payload: dict[str, JsonValue] = Field(
         default_factory=dict[str, JsonValue],
         description="Further fields of /sdapi/v1/txt2img or img2img, sent as they are.",
@@ -132,7 +156,9 @@ class ComfyUISection(_Part):
         default_factory=dict[str, JsonValue],
         description="Embedded in the PNG beside the prompt, e.g. the UI's workflow.",
     )
-    preview_method: Literal["", "none", "auto", "latent2rgb", "taesd"] = ""
+    preview_method: Literal["", "none", "auto", "latent2rgb", "taesd"] = Field(
+        default="", description="How previews are made. Empty: as the server was started."
+    )
 
 
 class Sections(_Part):
@@ -174,16 +200,16 @@ class GenerationRequest(BaseModel):
     )
     tier: Tier = Field(default=Tier.NORMAL, description="How soon.")
 
-    checkpoint: Name = Field(
+    checkpoint: ModelName = Field(
         default="", description="Model file. Empty: what the server has loaded now."
     )
-    unet: Name = Field(
+    unet: ModelName = Field(
         default="", description="Separate image model (Flux, SD3), if no checkpoint."
     )
-    text_encoders: list[Name] = Field(
+    text_encoders: list[ModelName] = Field(
         default_factory=list[str], max_length=4, description="Separate text encoders, in order."
     )
-    vae: Name = Field(default="", description="Empty: the checkpoint's own.")
+    vae: ModelName = Field(default="", description="Empty: the checkpoint's own.")
     loras: list[Lora] = Field(
         default_factory=list[Lora], max_length=64, description="Small additions to the model."
     )
@@ -216,7 +242,7 @@ class GenerationRequest(BaseModel):
 
     workflow: dict[str, JsonValue] = Field(
         default_factory=dict[str, JsonValue],
-        description="ComfyUI workflow in API format (mode workflow).",
+        description="ComfyUI workflow, as its editor saves it or in API format (mode workflow).",
     )
     overrides: dict[str, JsonValue] = Field(
         default_factory=dict[str, JsonValue],
@@ -241,15 +267,16 @@ class GenerationRequest(BaseModel):
 
     @field_validator("workflow")
     @classmethod
-    def _api_format(cls, workflow: dict[str, Any]) -> dict[str, Any]:
-        if not workflow:
+    def _known_format(cls, workflow: dict[str, Any]) -> dict[str, Any]:
+        if is_editor_format(workflow):
+            try:
+                read_editor_workflow(workflow)
+            except BadRequest as error:
+                raise ValueError(error.problem) from None
             return workflow
-        if "nodes" in workflow and "links" in workflow:
-            msg = "this is the editor's format; export the workflow with 'Save (API Format)'"
-            raise ValueError(msg)
         for node_id, node in workflow.items():
             if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
-                msg = f"node {node_id!r} has no class_type; API format is needed"
+                msg = f"node {node_id!r} has no class_type; this is no workflow of ComfyUI"
                 raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError only
         return workflow
 

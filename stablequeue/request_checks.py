@@ -1,10 +1,20 @@
 """Checks of a request that no schema can say, and the name of the field that is wrong."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from stablequeue.errors import BadRequest
+
+LONGEST_MODEL = 4_000
+"""Characters of a reference to a model: addresses may be signed, and long."""
+
+_CLAIMED = re.compile(
+    r"(?:urn|air|sha256|blake3|tensors|autov[123]|crc32|hf|huggingface|version|model|image):",
+    re.IGNORECASE,
+)
+"""What no file's name begins with; then it is a reference, or wrong."""
 
 _DEEPEST = 150
 _LONGEST_NUMBER = 1024  # bits
@@ -89,3 +99,33 @@ def one_line(text: str, longest: int = 300) -> str:
         for character in " ".join(text.split())
     )
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def checked_model(given: str) -> str:
+    """Return a reference to a model, a key of Civitai in its address left out.
+
+    Whatever may be a file's name is taken as it is; only what claims to be an address, an id or a
+    hash and is none is refused.
+
+    Raises:
+        ValueError: It can mean no model.
+    """
+    text = given.strip()
+    if "://" not in text and not _CLAIMED.match(text):
+        return given
+    from stablequeue.models.references import (  # noqa: PLC0415  # most requests need none of it
+        CivitaiImage,
+        CivitaiModel,
+        CivitaiVersion,
+        parse_reference,
+    )
+
+    try:
+        reference = parse_reference(text)
+    except BadRequest as error:
+        raise ValueError(error.problem) from None
+    if isinstance(reference, CivitaiImage):
+        message = "a picture names several models; submit it with --from, or name one of them"
+        raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError only
+    keyed = "token=" in text.casefold() and isinstance(reference, CivitaiVersion | CivitaiModel)
+    return str(reference) if keyed else given

@@ -12,14 +12,14 @@ from pydantic import SecretStr, ValidationError
 
 from stablequeue.errors import NotFound, SettingsError
 from stablequeue.prefect_api import BlockDocument, PrefectApi
-from stablequeue.servers import ANY, ServerConfig
+from stablequeue.servers import ANY, DOWNLOADS, ServerConfig
 
 logger = logging.getLogger("stablequeue.servers")
 
 SERVER_BLOCK = "generation-server"
 """Slug of the block type."""
 
-RESERVED = frozenset({ANY, "default", "housekeeping"})
+RESERVED = frozenset({ANY, DOWNLOADS, "default", "housekeeping"})
 """Names no server can have: they are pools and deployments of their own."""
 
 

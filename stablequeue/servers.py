@@ -1,11 +1,14 @@
 """What we know of a generation server before asking it: its saved configuration."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
 
 ANY = "any"
+DOWNLOADS = "downloads"
+"""The work pool of downloads; its limit is how many run at once, on all hosts together."""
+
 ALIAS_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$"
 
 Alias = Annotated[str, Field(pattern=ALIAS_PATTERN)]
@@ -50,6 +53,17 @@ class ServerConfig(BaseModel):
         " slow steps lengthen it.",
     )
     sandbox: bool = Field(default=False, description="Our own built-in sandbox server.")
+    models_from: Literal["none", "same", "mapped", "worker"] = Field(
+        default="none",
+        description="How model files reach it. none: not at all, what it lacks is not fetched;"
+        " same: its model folders are those of the library; mapped: it sees them elsewhere;"
+        " worker: they are those of the machine its worker runs on, and of no other.",
+    )
+    model_paths: list[str] = Field(
+        default_factory=list[str],
+        description="For mapped: LOCAL=REMOTE, where a folder here is for the server, e.g."
+        r" /srv/models=D:\models.",
+    )
 
     @field_validator("url")
     @classmethod
@@ -61,6 +75,16 @@ class ServerConfig(BaseModel):
             msg = "give the base URL only, without ? or #"
             raise ValueError(msg)
         return url
+
+    @field_validator("model_paths")
+    @classmethod
+    def _both_sides(cls, paths: list[str]) -> list[str]:
+        for path in paths:
+            local, equals, remote = path.partition("=")
+            if not equals or not local.strip() or not remote.strip():
+                msg = f"{path[:200]!r} is not LOCAL=REMOTE, e.g. /srv/models=D:\\models"
+                raise ValueError(msg)
+        return paths
 
     @property
     def base_url(self) -> str:

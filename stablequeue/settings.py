@@ -41,7 +41,8 @@ PATH_LISTS = frozenset({"input_folders", "models.installations", "models.extra_m
 class S3Settings(BaseModel):
     """Where pictures go when they go to S3 or anything that speaks it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Sections are built once, as a part of all settings: every command waits for that.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     bucket: str = Field(default="", description="Bucket. Empty: pictures go to the folder.")
     prefix: str = Field(default="", description="Put before every key.")
@@ -54,7 +55,7 @@ class S3Settings(BaseModel):
 class ModelSettings(BaseModel):
     """Where this host's model files lie, and where missing ones go."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     folders: dict[str, list[Path]] = Field(
         default_factory=dict[str, list[Path]],
@@ -164,6 +165,11 @@ class Settings(BaseModel):
     def model_locks(self) -> Path:
         """Folder of lock files, one a model file that is fetched."""
         return self.models.locks or self.locks / "models"
+
+    @cached_property
+    def source_answers(self) -> Path:
+        """Folder of what Civitai answered, so that the same is not asked twice."""
+        return self.home / "cache" / "models"
 
     @cached_property
     def run_folder(self) -> Path:

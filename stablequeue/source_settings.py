@@ -6,7 +6,8 @@ _DAY_S = 86_400.0
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built once, as a part of all settings: every command waits for that.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     loopback: bool = Field(
         default=False, description="Also this machine, by plain http: for a mirror, and for tests."
@@ -76,7 +77,7 @@ class DirectSettings(_Settings):
 class SourceSettings(BaseModel):
     """All sources."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     civitai: CivitaiSettings = Field(default_factory=CivitaiSettings)
     huggingface: HuggingFaceSettings = Field(default_factory=HuggingFaceSettings)

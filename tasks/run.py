@@ -53,13 +53,14 @@ async def open_run(
     if context is None or context.flow_run is None or not isinstance(client, PrefectClient):
         message = "open_run works inside a flow run only; call it from a flow"
         raise Refused(message)
-    saved = _Saved(client)
+    settings = load()
+    saved = _Saved(client, settings)
     async with open_flow_run(
         request,
         job_id,
         flow_run_id=UUID(str(context.flow_run.id)),
         deployed_for=await saved.server_of(context.flow_run.deployment_id),
-        settings=load(),
+        settings=settings,
         find_server=saved.find_server,
         open_store=saved.open_store,
         ending=ending,
@@ -77,8 +78,8 @@ def _begun_on(job_id: str, catalogue: Catalogue) -> set[str]:
 class _Saved:
     """The servers and stores saved as blocks, read over the run's own client."""
 
-    def __init__(self, client: PrefectClient) -> None:
-        self._client = client
+    def __init__(self, client: PrefectClient, settings: Settings) -> None:
+        self._client, self._settings = client, settings
         self._known: dict[str, ServerConfig] = {}
 
     async def server_of(self, deployment_id: UUID | None) -> str:
@@ -133,7 +134,9 @@ class _Saved:
         for attempt in open_attempts:
             if attempt.server in ours:
                 ours[attempt.server] += 1
-        return await choose_server(stored.request, running or free, ours=ours)
+        return await choose_server(
+            stored.request, running or free, ours=ours, settings=self._settings
+        )
 
     async def open_store(self, server: ServerConfig, settings: Settings) -> Store:
         """Return the store the server's pictures go to."""

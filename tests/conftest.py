@@ -27,4 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(300))
         if item.get_closest_marker("prefect") is not None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            # an installation is made once for all that use it
+            group = "fetching" if "fetch_house" in fixtures else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))

@@ -1,5 +1,6 @@
 """The one shape of a job."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequeue.errors import BadRequest
+from stablequeue.models.references import parse_reference
 from stablequeue.request import LARGEST_SEED, SCHEMA_VERSION, GenerationRequest, parse_request
 
 JSON = st.recursive(
@@ -33,7 +35,7 @@ JSON = st.recursive(
         ({"overrides": {"3.seed": 1}}, "overrides", "workflow"),
         ({"seed": LARGEST_SEED, "count": 2}, "seed", str(LARGEST_SEED)),
         ({"expires_at": "2026-01-01T00:00:00"}, "expires_at", "timezone"),
-        ({"mode": "workflow", "workflow": {"nodes": [], "links": []}}, "workflow", "API Format"),
+        ({"mode": "workflow", "workflow": {"nodes": [], "links": []}}, "workflow", "no nodes"),
         ({"mode": "workflow", "workflow": {"3": {}}}, "workflow", "class_type"),
         ({"schema_version": SCHEMA_VERSION + 1}, "schema_version", "newer release"),
         ({"schema_version": "one"}, "schema_version", "Allowed: 1"),
@@ -104,3 +106,70 @@ def test_seed_0_is_0_and_a_job_expires_only_when_told() -> None:
     assert not parse_request({}).expired(now)
     assert parse_request({"expires_at": now - timedelta(seconds=1)}).expired(now)
     assert not parse_request({"expires_at": now + timedelta(hours=1)}).expired(now)
+
+
+REFERENCES = (
+    "dream.safetensors",
+    r"sub\my [v1] (2).safetensors",
+    "dream.safetensors [0123456789]",
+    "0123456789",
+    f"sha256:{'ab' * 32}",
+    "civitai:500@600+700",
+    "version:600",
+    "urn:air:sdxl:lora:civitai:500@600",
+    "https://civitai.com/models/500?modelVersionId=600",
+    "https://civitai.com/api/download/models/600?type=Model&format=SafeTensor",
+    "hf:owner/repo/folder/file.safetensors@main",
+    "https://huggingface.co/owner/repo/resolve/main/file.safetensors",
+    "https://host.example/file.safetensors?X-Amz-Signature=" + "0" * 1500,
+    "C:\\models\\a.safetensors",
+    "12345",
+)
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_model_may_be_named_by_any_reference(reference: str) -> None:
+    request = parse_request(
+        {
+            "checkpoint": reference,
+            "vae": reference,
+            "text_encoders": [reference],
+            "loras": [{"name": reference}],
+        }
+    )
+    assert (request.checkpoint, request.vae) == (reference, reference)
+    assert (request.text_encoders[0], request.loras[0].name) == (reference, reference)
+    assert parse_request(request.dumped()) == request
+    parse_reference(reference)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "ftp://host/a.safetensors",
+        "http://host.example/a.safetensors",
+        "https://user:canary-1@host.example/a.safetensors",
+        "https://civitai.com/images/5",
+        "https://civitai.com/posts/5",
+        "sha256:xyz",
+        "urn:air:sdxl:lora",
+        "version:0",
+        f"sha256:{hashlib.sha256().hexdigest()}",
+    ],
+)
+def test_what_claims_to_be_a_reference_and_is_none_is_refused(nonsense: str) -> None:
+    for fields, place in (
+        ({"checkpoint": nonsense}, "checkpoint"),
+        ({"loras": [{"name": nonsense}]}, "loras.0.name"),
+    ):
+        with pytest.raises(BadRequest) as refused:
+            parse_request(fields)
+        assert refused.value.field == place
+        assert "canary" not in str(refused.value)
+
+
+def test_a_key_in_an_address_of_civitai_is_not_kept() -> None:
+    url = "https://civitai.com/api/download/models/600?token=canary-1&fileId=7"
+    request = parse_request({"checkpoint": url})
+    assert request.checkpoint == "version:600+7"
+    assert "canary" not in str(request.dumped())

@@ -7,8 +7,10 @@ from cyclopts import App, Group, Parameter
 
 _JOBS = Group("Jobs", sort_key=1)
 _QUEUE = Group("The queue", sort_key=2)
-_THINGS = Group("Servers and pictures", sort_key=3)
+_THINGS = Group("Servers, models and pictures", sort_key=3)
 _HERE = Group("This installation", sort_key=4)
+
+_PLAIN = Parameter(negative=(), show_default=False)
 
 
 class Command(NamedTuple):
@@ -70,6 +72,70 @@ GROUPS: dict[str, tuple[str, Group, tuple[Command, ...]]] = {
             Command("import", "servers:import_", "Save the servers of a servers.json."),
         ),
     ),
+    "models": (
+        "Know, find, fetch and keep models.",
+        _THINGS,
+        (
+            Command("scan", "models:scan", "Bring the record of models up to date with the disk."),
+            Command("ls", "models:ls", "List the models of this host."),
+            Command(
+                "show",
+                "models:show",
+                "Show everything about a model of this host, and its versions on Civitai.",
+            ),
+            Command("resolve", "models:resolve", "Say which file of this host a reference means."),
+            Command(
+                "identify",
+                "models:identify",
+                "Tell a file's hashes, architecture and embedded metadata.",
+            ),
+            Command(
+                "duplicates",
+                "models:duplicates",
+                "List files with the same bytes, the largest waste first.",
+            ),
+            Command(
+                "search", "models_online:search", "Search Civitai for models, a page at a time."
+            ),
+            Command(
+                "fetch",
+                "models_fetch:fetch",
+                "Fetch models into the library of this host; what is there already stays.",
+            ),
+            Command(
+                "downloads",
+                "models_fetch:downloads",
+                "List the downloads of models, with how far they are; cancel some.",
+            ),
+            Command(
+                "check-updates",
+                "models_online:check_updates",
+                "Say which models have newer versions on Civitai.",
+            ),
+            Command(
+                "update",
+                "models_online:update",
+                "Fetch the newest version of models from Civitai; the old file stays.",
+            ),
+            Command(
+                "tag",
+                "models_care:tag",
+                "Put a model into collections: tags follow its bytes wherever it is moved.",
+            ),
+            Command("pin", "models_care:pin", "Keep a model whatever eviction wants."),
+            Command("unpin", "models_care:unpin", "Let eviction have a model again."),
+            Command(
+                "rename", "models_care:rename", "Rename a model, with all that lies beside it."
+            ),
+            Command("rm", "models_care:rm", "Delete models, with all that lies beside them."),
+            Command(
+                "evict",
+                "models_care:evict",
+                "Delete the least used models until the rest is small enough.",
+            ),
+            Command("cache", "models_online:cache", "Forget what Civitai answered: cache clear."),
+        ),
+    ),
     "images": (
         "Find stored pictures.",
         _THINGS,
@@ -108,13 +174,13 @@ def build(words: Sequence[str] = (), *, imported: bool = False) -> App:
         help=HELP,
         help_format="plaintext",
         version=_version,
-        default_parameter=Parameter(negative=(), show_default=False),
+        default_parameter=_PLAIN,
         suppress_keyboard_interrupt=False,
     )
     for group, commands in COMMANDS.items():
         _register(app, commands, group, words, imported=imported)
     for name, (text, group, commands) in GROUPS.items():
-        sub = App(name=name, help=text, group=group)
+        sub = App(name=name, help=text, group=group, default_parameter=_PLAIN)
         _register(sub, commands, None, words, imported=imported)
         app.command(sub)
     app.command(

@@ -112,7 +112,7 @@ def set_fields(fields: Mapping[str, Any], items: Sequence[str]) -> dict[str, Any
 
 
 def workflow(path: Path) -> dict[str, Any]:
-    """Read a ComfyUI workflow in API format.
+    """Read a ComfyUI workflow, in whichever format.
 
     Raises:
         BadRequest: The file cannot be read, or is no JSON object.
@@ -124,5 +124,5 @@ def workflow(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadRequest("--workflow", f"{path} is not JSON") from error
     if not isinstance(data, dict):
-        raise BadRequest("--workflow", f"{path} is no workflow in API format")
+        raise BadRequest("--workflow", f"{path} is no workflow of ComfyUI")
     return cast("dict[str, Any]", data)

@@ -114,7 +114,8 @@ class _Lines:
 
     def __call__(self, job: "JobView") -> None:
         tenth = "" if job.progress is None else f" {int(job.progress * 10) * 10} %"
-        why = f": {job.message}" if job.message and job.state.value == "waiting" else ""
+        reason = job.why or job.message
+        why = f": {reason}" if reason and job.state.value == "waiting" else ""
         text = one_line(f"{job.phase or job.state.value}{tenth}{why}")
         if text != self._last:
             self._last = text

@@ -205,7 +205,8 @@ def status(job: "JobView") -> str:
         return text
     if job.phase and job.phase.casefold() not in {text, "unknown"}:
         text = job.phase.lower() if job.state.value == "running" else f"{text} ({job.phase})"
-    if job.progress is not None and job.state.value == "running":
+    idle = job.phase == "Waiting" and not job.progress
+    if job.progress is not None and job.state.value == "running" and not idle:
         text = f"{text} {job.progress:.0%}"
     return text
 
@@ -296,6 +297,7 @@ def _show(target: Screen, job: "JobView", request: dict[str, Any]) -> None:
                 "state": status(job),
                 "phase": job.phase,
                 "message": job.message,
+                "waits": job.why,
                 "code": job.code,
                 "advice": job.advice,
                 "server": job.server,

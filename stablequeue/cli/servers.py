@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from pydantic import SecretStr, ValidationError
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from stablequeue.prefect_api import PrefectApi
 
 _ACCESS = Group("Credentials (- reads a line from stdin, or asks)", sort_key=1)
-_FINE = Group("Fine tuning", sort_key=2)
+_MODEL_FILES = Group("How model files reach it", sort_key=2)
+_FINE = Group("Fine tuning", sort_key=3)
 _OFFLINE_AFTER = timedelta(seconds=100)  # a worker's heartbeat comes every 30 s
 _LISTENS_WITHIN_S = 1.5
 _READY = "ready"
+_MODEL_LISTS = ("checkpoints", "unets", "text encoders", "vaes", "loras")
 _ALSO_FORGE = {"automatic1111", "a1111", "reforge", "sdnext", "sd.next"}
 
 
@@ -72,6 +74,22 @@ def add(
     stall_after: Annotated[
         float | None, Parameter(group=_FINE, help="Seconds without progress that are a stall.")
     ] = None,
+    models_from: Annotated[
+        Literal["none", "same", "mapped", "worker"] | None,
+        Parameter(
+            group=_MODEL_FILES,
+            help="none: models it lacks are not fetched; same: its model folders are those of"
+            " the library; mapped: it sees them elsewhere; worker: they are those of the machine"
+            " its worker runs on.",
+        ),
+    ] = None,
+    model_path: Annotated[
+        list[str] | None,
+        Parameter(
+            group=_MODEL_FILES,
+            help=r"For mapped: LOCAL=REMOTE, e.g. /srv/models=D:\models; may be repeated.",
+        ),
+    ] = None,
     update: Annotated[bool, Parameter(help="Change a saved server; the rest stays.")] = False,
     test: Annotated[bool, Parameter(negative="--no-test", help="Ask the server first.")] = True,
     paused: Annotated[
@@ -98,8 +116,11 @@ def add(
         "connect_timeout_s": connect_timeout,
         "read_timeout_s": read_timeout,
         "stall_after_s": stall_after,
+        "models_from": models_from or ("mapped" if model_path else None),
+        "model_paths": model_path,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    about_models = ""
     with common.client() as queue:
         api = queue.session.api
         old = _saved(api, alias)
@@ -113,11 +134,15 @@ def add(
             fields["type"] = _asked_type(fields)
         config = checked(fields)
         looks = look_at([config]) if test else []
+        if looks and old is None and models_from is None and not model_path:
+            config, about_models = _with_models(queue, config, looks[0])
         if paused and alias not in RESERVED:
             api.begin_paused(alias, kind=WORKER_TYPE)
         save_server(api, config)
     for look in looks:
         common.note(look.line())
+    if about_models:
+        common.note(about_models)
     about = f"Server {alias} is {'changed' if old else 'saved'}."
     data = {"alias": alias, "saved": True, "test": looks[0].to_json() if looks else None}
     common.emit(data, "" if common.quiet else about)
@@ -268,6 +293,26 @@ class Look:
             "queue_length": self.queue_length,
             "has": {kind: list(names) for kind, names in self.has.items()},
         }
+
+
+def _with_models(queue: "Client", config: ServerConfig, look: Look) -> tuple[ServerConfig, str]:
+    """Return a new server that knows whether it reads the library, and what to say about that."""
+    from stablequeue.server_settings import is_loopback  # noqa: PLC0415
+
+    if not look.answers or not is_loopback(config.base_url):
+        return config, ""
+    listed = [name for kind in _MODEL_LISTS for name in look.has.get(kind, ())]
+    reads = queue.models.reads_library(listed)
+    if reads:
+        same = config.model_copy(update={"models_from": "same"})
+        return same, "It lists this library's models: what it lacks is fetched for it."
+    if reads is None:
+        return config, ""
+    change = f"stablequeue servers add {config.alias} --update --models-from same"
+    return config, (
+        "What it lacks is not fetched, since it does not seem to read the library's folders; if it"
+        f" does: {change}"
+    )
 
 
 def look_at(servers: Sequence[ServerConfig]) -> list[Look]:

@@ -1,6 +1,7 @@
 """`submit`: queue a job."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from stablequeue.cli import fields
 from stablequeue.cli.common import DEFAULTS, Common, put
-from stablequeue.errors import BadRequest
+from stablequeue.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
     from stablequeue.client import Client
@@ -106,11 +107,16 @@ def submit(
         Parameter(
             name="--from",
             group=_FROM,
-            help="A picture or text file with its parameters, an infotext, or - for stdin;"
-            " other options go before what it says.",
+            help="A picture or text file with its parameters, an infotext, a picture's address on"
+            " Civitai, or - for stdin; other options go before what it says.",
         ),
     ] = None,
-    workflow: Annotated[Path | None, Parameter(group=_COMFYUI, help="File in API format.")] = None,
+    workflow: Annotated[
+        Path | None,
+        Parameter(
+            group=_COMFYUI, help="File: a template, or as the editor saves it, or in API format."
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None,
         Parameter(group=_COMFYUI, help="NODE.INPUT=JSON: by node id or title; may be repeated."),
@@ -158,7 +164,7 @@ def submit(
     """
     if prompt == "-":
         prompt = sys.stdin.read().strip()
-    base = _pasted(from_, common) if from_ is not None else {}
+    base, unsure = _pasted(from_, common) if from_ is not None else ({}, ())
     given: dict[str, Any] = {
         "mode": mode or _mode(workflow, mask, init, base),
         "prompt": prompt,
@@ -200,7 +206,9 @@ def submit(
     if not request:
         raise BadRequest("prompt", "say what to make: a prompt, --from, --init or --workflow")
     with common.client() as queue:
-        return finish(queue, queue.submit(request, job_id=job_id), wait=wait, common=common)
+        job = queue.submit(request, job_id=job_id)
+        job = replace(job, warnings=(*unsure, *job.warnings))
+        return finish(queue, job, wait=wait, common=common)
 
 
 def _submit_file(
@@ -211,7 +219,7 @@ def _submit_file(
     if key and resume:
         raise BadRequest("--resume", "give it or --key, not both")
     lines = jobs_file.read_lines(
-        file.expanduser(), lambda text: _pasted(text, common), skip_bad=skip_bad
+        file.expanduser(), lambda text: _pasted_line(text, common), skip_bad=skip_bad
     )
     with common.client() as queue:
         if not key:
@@ -221,6 +229,14 @@ def _submit_file(
             if resume and not goes_on:
                 common.note("note: this file was not submitted before; it is now")
         return jobs_file.submit_file(queue, lines, given, key=key, skip_bad=skip_bad, common=common)
+
+
+def _pasted_line(source: str, common: Common) -> dict[str, Any]:
+    """Return the fields of a line's `from`; what is not certain is said at once."""
+    fields_, unsure = _pasted(source, common)
+    for line in unsure:
+        common.note(f"warning: {line}")
+    return fields_
 
 
 def finish(queue: "Client", job: "Submitted", *, wait: bool, common: Common) -> int:
@@ -267,25 +283,17 @@ def _path(path: Path | None) -> str | None:
     return str(path.expanduser().absolute()) if path is not None else None
 
 
-def _pasted(source: str, common: Common) -> dict[str, Any]:
-    """Return the fields that a picture, a file or a pasted infotext tells."""
-    from stablequeue.prompts.pasted import request_from_file, request_from_text  # noqa: PLC0415
+def _pasted(source: str, common: Common) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the fields that a picture, a text or an address tells, and what is not certain."""
+    from stablequeue.client.pasting import read_pasted  # noqa: PLC0415
 
-    if source == "-":
-        request, notes = request_from_text(sys.stdin.read())
-    elif "\n" not in source and _is_file(source):
-        request, notes = request_from_file(Path(source).expanduser())
-    elif "\n" in source or ":" in source:
-        request, notes = request_from_text(source)
-    else:
-        raise BadRequest("--from", f"there is no file {source!r}")
-    for note in notes:
-        common.note(f"note: {note}")
-    return request.dumped()
-
-
-def _is_file(text: str) -> bool:
+    text = sys.stdin.read() if source == "-" else source
     try:
-        return Path(text).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
-        return False
+        found = read_pasted(common.settings(), text)
+    except NotFound as error:
+        raise BadRequest("--from", str(error)) from error
+    for note in found.notes:
+        common.note(f"note: {note}")
+    for line in found.matched:
+        common.note(f"note: {line}")
+    return found.request.dumped(), found.unmatched

@@ -29,7 +29,9 @@ from stablequeue.settings import Settings
 from stablequeue.views import TIERS, JobView, Picture, ViewState
 
 if TYPE_CHECKING:
+    from stablequeue.client.models import Models
     from stablequeue.client.ordering import Ordering
+    from stablequeue.client.pasting import Pasted
     from stablequeue.client.pictures import Pictures
     from stablequeue.client.submitting import OnBad, Submitted
     from stablequeue.client.submitting import OnProgress as OnManyProgress
@@ -68,6 +70,8 @@ class Client:
 
     def close(self) -> None:
         """Close its connections."""
+        if (models := self.__dict__.pop("models", None)) is not None:
+            models.close()
         self.session.close()
 
     @property
@@ -107,6 +111,27 @@ class Client:
         from stablequeue.client.submitting import submit  # noqa: PLC0415  # needs SQLModel
 
         return submit(self.session, request, fields, job_id=job_id)
+
+    def pasted(self, source: str) -> "Pasted":
+        """Return what a picture asks for, to be submitted: `submit(pasted(source).request)`.
+
+        Its models are looked for by hash and id, in the library and on Civitai; what is found is
+        asked for by what identifies it, so that the same picture is made, and missing files can
+        be fetched.
+
+        Args:
+            source: Path of a picture or text, an infotext or JSON, or a picture's address on
+                Civitai.
+
+        Raises:
+            NotFound: There is no such file or picture.
+            UnreadableFile: It tells nothing about how it was made.
+            BadRequest: What it tells is no valid request.
+            DownloadError: Civitai cannot be asked for the picture.
+        """
+        from stablequeue.client.pasting import read_pasted  # noqa: PLC0415  # needs SQLModel
+
+        return read_pasted(self.settings, source)
 
     def submit_many(
         self,
@@ -219,6 +244,13 @@ class Client:
         from stablequeue.client.pictures import Pictures  # noqa: PLC0415  # needs the stores
 
         return Pictures(self.session)
+
+    @cached_property
+    def models(self) -> "Models":
+        """The model library of this host, its sources and its downloads."""
+        from stablequeue.client.models import Models  # noqa: PLC0415  # needs SQLModel
+
+        return Models(self.session)
 
     def cancel(self, job_id: str) -> Change:
         """Cancel a job: a waiting one at once, a running one within seconds.

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from stablequeue.catalogue import JobState, StoredRequest
+from stablequeue.client.held import held
 from stablequeue.client.real_order import host_state, really
 from stablequeue.client.session import Session
 from stablequeue.errors import NotFound, PrefectUnreachable, Refused
@@ -75,20 +76,25 @@ class Reading:
                 views.append(seen)
         state = host_state(self._session.settings.run_folder)
         ordered = really(in_order(views), live, state, server=server, limit=limit)
-        return self._with_progress(_placed(ordered)[:limit])
+        return self._with_progress(self._with_holds(_placed(ordered)[:limit]))
 
     def skipped(self, flow_run_id: str) -> Mapping[str, str]:
         """Return why servers do not take a waiting run, by alias."""
         return host_state(self._session.settings.run_folder).skipped.get(flow_run_id, {})
 
-    def job(self, job_id: str) -> JobView:
-        """Return one job; see `Client.job`."""
+    def job(self, job_id: str, *, holds: bool = True) -> JobView:
+        """Return one job; see `Client.job`.
+
+        Args:
+            job_id: Full or short.
+            holds: Whether to ask what is paused, if the job waits.
+        """
         row, run = self.find(job_id)
         outcome = None
         if row is not None:
             outcome = self._session.look.outcomes([row.job_id]).get(row.job_id)
         seen = view(row, outcome, run, prefect_answers=self.prefect_answered)
-        return self._with_progress([seen])[0]
+        return self._with_progress(self._with_holds([seen]) if holds else [seen])[0]
 
     def find(
         self, job_id: str, *, to_change: bool = False
@@ -240,6 +246,16 @@ class Reading:
         except PrefectUnreachable:
             self.prefect_answered = False
             return {}
+
+    def _with_holds(self, views: Sequence[JobView]) -> Sequence[JobView]:
+        """Add what is paused to the jobs that wait, if any do."""
+        if not self.prefect_answered or not any(one.state is ViewState.WAITING for one in views):
+            return views
+        try:
+            holds = held(self._session.api, self._session.look.parked())
+        except PrefectUnreachable:
+            return views
+        return [holds.noted(one) for one in views]
 
     def _with_progress(self, views: Sequence[JobView]) -> list[JobView]:
         """Add the progress of what runs, for a few jobs: it is one call each."""

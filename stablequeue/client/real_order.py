@@ -6,6 +6,7 @@ damaged, jobs are shown by tier and place alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
 from typing import Any, cast
@@ -13,12 +14,17 @@ from typing import Any, cast
 from stablequeue.prefect_api import Run
 from stablequeue.servers import ANY
 from stablequeue.views import TIERS, USUAL_TIER, JobView, ViewState
+from stablequeue.wanting import WAITING, is_held_back, lacked_by_waiting, wanted_by
 from stablequeue.worker.policy import order
 from stablequeue.worker.state_file import read_state
 from stablequeue.worker.waiting import PICTURE_S, Card, Waiting, models_of
 
+_SOON = timedelta(seconds=5)
+
 Skipped = Mapping[str, str]
 """Why servers do not take a job, by alias."""
+
+_HELD = "another job waits for a model that it names, too"
 
 
 @dataclass(frozen=True)
@@ -96,28 +102,60 @@ def _ranked(
     line: Sequence[JobView], runs: Mapping[str, Run], alias: str, state: HostState, limit: int
 ) -> list[JobView]:
     """Return the jobs of a server as its card takes them; those it does not take come last."""
+    held = _held_back(line, runs, alias)
     able = {
         job.flow_run_id: job
         for job in line
-        if job.job_id in runs and alias not in state.skipped.get(job.flow_run_id, {})
+        if job.job_id in runs
+        and job.job_id not in held
+        and alias not in state.skipped.get(job.flow_run_id, {})
+        and not _is_later(job)
     }
     waiting = [_waiting(job, runs[job.job_id], state) for job in able.values()]
     ranked = order(waiting, state.cards[alias], limit)
     first = [_noted(able[one.run.run_id], one.reason, alias, state) for one in ranked]
     shown = {job.job_id for job in first}
-    rest = [_noted(job, "", alias, state) for job in line if job.job_id not in shown]
+    rest = [
+        _noted(job, _HELD if job.job_id in held else "", alias, state)
+        for job in line
+        if job.job_id not in shown
+    ]
     return [*first, *rest]
 
 
+def _held_back(line: Sequence[JobView], runs: Mapping[str, Run], alias: str) -> set[str]:
+    """Return the jobs that stay back because others wait for a model that these name, too."""
+    now = datetime.now(UTC)
+    later = [job for job in line if job.job_id in runs and job.due is not None and job.due > now]
+    lacked = lacked_by_waiting(alias, [(_tier(job), runs[job.job_id].tags) for job in later])
+    if not lacked:
+        return set()
+    waiting = {job.job_id for job in later}
+    return {
+        job.job_id
+        for job in line
+        if job.job_id in runs
+        and job.job_id not in waiting
+        and is_held_back(lacked, _tier(job), wanted_by(_request(runs[job.job_id])))
+    }
+
+
+def _request(run: Run) -> Mapping[str, Any]:
+    return _mapping(run.parameters.get("request"))
+
+
+def _tier(job: JobView) -> int:
+    return TIERS.index(job.tier if job.tier in TIERS else USUAL_TIER)
+
+
 def _waiting(job: JobView, run: Run, state: HostState) -> Waiting:
-    asked = _mapping(run.parameters.get("request"))
     return Waiting(
         run_id=run.id,
         job_id=job.job_id,
-        tier=TIERS.index(job.tier) if job.tier in TIERS else TIERS.index(USUAL_TIER),
+        tier=_tier(job),
         place=job.due.timestamp() if job.due else 0.0,
         created=run.created.timestamp() if run.created else 0.0,
-        models=models_of(asked),
+        models=models_of(_request(run)),
         pictures=job.count,
         overtaken=state.overtaken.get(run.id, 0),
         pinned=job.pinned,
@@ -128,10 +166,17 @@ def _noted(job: JobView, reason: str, alias: str, state: HostState) -> JobView:
     """Say why a job has its place, or what keeps it from one."""
     skipped = state.skipped.get(job.flow_run_id, {})
     notes = [reason] if reason else []
+    if job.due is not None and _is_later(job) and job.phase != WAITING:
+        notes.append(f"not before {job.due.astimezone():%Y-%m-%d %H:%M}")
     if alias in state.quarantined:
         notes.append(f"{alias} takes nothing now: {state.quarantined[alias]}")
     notes += [f"not on {name}: {why}" for name, why in sorted(skipped.items())]
     return replace(job, why="; ".join(notes)) if notes else job
+
+
+def _is_later(job: JobView) -> bool:
+    """Whether somebody asked for the job to start at a time that has not come."""
+    return job.due is not None and job.due > datetime.now(UTC) + _SOON
 
 
 def _card(about: Mapping[str, Any]) -> Card:

@@ -23,6 +23,9 @@ from stablequeue.servers import ANY
 ACCEPTED_AT_ONCE = 1000
 """Jobs in one transaction: short enough for other writers to wait."""
 
+MODELS_FILE = "models.db"
+"""Name of the record of models in `home`, as `stablequeue.models.library` has it."""
+
 _LONGEST_KEY = 1000
 
 
@@ -64,7 +67,8 @@ def submit(
     note = deployed
     if stored.state is JobState.ACCEPTED:
         note = _send(session, stored, target)
-    return Submitted(stored.job_id, tuple(_warnings(wanted)), note)
+    warnings = (*_warnings(wanted), *_unfit_models(session, [wanted])[0])
+    return Submitted(stored.job_id, warnings, note)
 
 
 def submit_many(
@@ -88,8 +92,9 @@ def submit_many(
     notes = _send_many(session, rows, tell)
     seen: set[str] = set(known)
     found: list[Submitted] = []
-    for job in jobs:
-        warnings = tuple(_warnings(job.request))
+    unfit = _unfit_models(session, [job.request for job in jobs])
+    for job, models in zip(jobs, unfit, strict=True):
+        warnings = (*_warnings(job.request), *models)
         new, note = job.job_id not in seen, notes.get(job.job_id, "")
         found.append(Submitted(job.job_id, warnings, note, new=new))
         seen.add(job.job_id)
@@ -247,6 +252,16 @@ def _send(session: Session, stored: StoredRequest, target: Deployment | None) ->
     except PrefectError as error:
         return f"{str(error).rstrip('.')}. {later}"
     return ""
+
+
+def _unfit_models(session: Session, requests: Sequence[GenerationRequest]) -> list[list[str]]:
+    """Return for each request what does not fit together of models the library knows."""
+    if not (session.settings.home / MODELS_FILE).is_file():
+        return [[] for _ in requests]
+    from stablequeue.client.model_warnings import ModelWarnings  # noqa: PLC0415  # only with models
+
+    known = ModelWarnings(session.settings)
+    return [known.about(request) for request in requests]
 
 
 def _warnings(request: GenerationRequest) -> list[str]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from stablequeue.catalogue import JobState
 from stablequeue.client.reading import Reading
@@ -13,6 +14,8 @@ from stablequeue.views import JobView
 _FIRST_S, _LATER_S = 0.25, 0.75
 _SOON_S = 10.0
 _SEND_EVERY_S = 2.0
+_HOLDS_EVERY_S = 3.0
+"""What is paused is asked so often, and not at once: most jobs start before."""
 
 OnProgress = Callable[[JobView], None]
 
@@ -28,9 +31,15 @@ def wait(
     """Follow a job; see `Client.wait`."""
     began = time.monotonic()
     tried = began - _SEND_EVERY_S
+    asked = began
     last: JobView | None = None
     while True:
-        seen = reading.job(job_id)
+        holds = time.monotonic() - asked >= _HOLDS_EVERY_S
+        seen = reading.job(job_id, holds=holds)
+        if holds:
+            asked = time.monotonic()
+        elif last is not None and seen.state is last.state:
+            seen = replace(seen, why=last.why)
         if on_progress is not None and seen != last:
             on_progress(seen)
         last = seen

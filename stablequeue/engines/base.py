@@ -19,15 +19,16 @@ and after a crash, with the stored ticket::
         UNKNOWN                 -> the server gives no means to look: one repeat, recorded as such
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 from stablequeue.ids import remote_key
+from stablequeue.models.kinds import ModelType
 from stablequeue.request import GenerationRequest
 from stablequeue.servers import ServerConfig
 
@@ -77,7 +78,10 @@ class LoraUse:
 class Resolution:
     """A request's references as one server's own exact names. Empty: not used.
 
-    `detail` is the engine's own (hashes expected, node classes, ...), plain JSON.
+    Attributes:
+        detail: The engine's own (hashes expected, node classes, ...), plain JSON.
+        graph: A workflow as this server takes it, overrides put in, where the request has it in
+            another form. Not part of the record: the request has it, and so have the pictures.
     """
 
     checkpoint: str = ""
@@ -89,10 +93,11 @@ class Resolution:
     scheduler: str = ""
     upscaler: str = ""
     detail: JSON = field(default_factory=dict[str, Any])
+    graph: JSON = field(default_factory=dict[str, Any])
 
     def to_json(self) -> JSON:
-        """Return plain JSON data."""
-        return asdict(self)
+        """Return plain JSON data, for the record."""
+        return {name: value for name, value in asdict(self).items() if name != "graph"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +319,22 @@ class SupportsFreeNotice(Protocol):
     """
 
     on_free: Callable[[], None] | None
+
+
+@runtime_checkable
+class SupportsRefresh(Protocol):
+    """An engine whose server lists its model files only when it is told to.
+
+    Others look at their folders whenever they are asked.
+    """
+
+    async def refresh(self, kinds: Collection[ModelType]) -> None:
+        """Have the server look for new files of these types; may wait for the job that runs.
+
+        Raises:
+            EngineUnreachable: Retryable.
+        """
+        ...
 
 
 class SupportsFreeMemory(Protocol):

@@ -71,6 +71,12 @@ class Root:
     origin: str
 
 
+def type_of_folder(folder: str) -> ModelType | None:
+    """Return what ComfyUI keeps in one of its model folders; None: nothing that we keep."""
+    parts = folder.replace("\\", "/").strip("/").casefold().removeprefix("models/")
+    return _TYPE_OF_FOLDER.get(parts.partition("/")[0])
+
+
 def forge_roots(data: Path) -> list[Root]:
     """Return the folders of a Forge or A1111 installation that exist."""
     return _existing(

@@ -6,7 +6,7 @@ interruption loses the files in hand and nothing else.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from stablequeue.models.identities import Identities, Stop, identify
 from stablequeue.models.records import ScanProgress, ScanReport
 from stablequeue.models.tables import CareRow, FileRow, TagRow
 
-__all__ = ["Stop", "Tell", "hash_pending"]
+__all__ = ["Stop", "Tell", "hash_only", "hash_pending"]
 
 _FILES: Any = FileRow.__table__  # type: ignore[attr-defined]
 _CARE: Any = CareRow.__table__  # type: ignore[attr-defined]
@@ -106,6 +106,13 @@ def hash_pending(
         added=tuple(path for path in report.added if path not in {new for _, new in run.moved}),
         problems=(*report.problems, *run.problems),
     )
+
+
+def hash_only(database: Database, paths: Collection[str]) -> None:
+    """Hash those of these files that have no hash, without waiting for others' turn."""
+    pending = [one for one in database.read(_pending) if one.path in paths]
+    if pending:
+        _Run(database, _Progress(pending, None), None).hash(pending, _workers())
 
 
 class _turn:  # noqa: N801  # reads as what it does

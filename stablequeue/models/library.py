@@ -19,7 +19,7 @@ from stablequeue.errors import NotFound
 from stablequeue.models.database import open_database
 from stablequeue.models.families import Family
 from stablequeue.models.folders import Root
-from stablequeue.models.hashing import Stop, Tell, hash_pending
+from stablequeue.models.hashing import Stop, Tell, hash_only, hash_pending
 from stablequeue.models.kinds import ModelType
 from stablequeue.models.records import ModelFile, ScanReport
 from stablequeue.models.scanning import scan_folders
@@ -73,6 +73,10 @@ class Library:
         if not hashing:
             return report
         return hash_pending(self._db, report, workers=workers, progress=progress, stop=stop)
+
+    def hash_files(self, paths: Iterable[Path]) -> None:
+        """Hash these files of the record now, if they are not hashed yet; no others."""
+        hash_only(self._db, {str(path) for path in paths})
 
     def files(self, *, kind: ModelType | None = None, missing: bool = False) -> list[ModelFile]:
         """Return the files of a type (None: all), sorted by root and name.

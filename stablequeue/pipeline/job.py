@@ -38,6 +38,8 @@ class Job:
     Attributes:
         info: What the server is; set by `resolve`.
         resolution: The server's exact names; set by `resolve`.
+        renamed: The request with models of the library under the server's names, if the request's
+            own references mean nothing to the server; the request itself stays as accepted.
         in_flight: Attempts on the server now, by picture.
         made: Pictures that are stored, or lie complete in the spool.
         live: Remote jobs `monitor` is to follow.
@@ -67,6 +69,7 @@ class Job:
         self.engine = engine
         self.info: ServerInfo | None = None
         self.resolution: Resolution | None = None
+        self.renamed: GenerationRequest | None = None
         self.in_flight: dict[int, Attempt] = {}
         self.made: set[int] = set()
         self.live: asyncio.Queue[Live] = asyncio.Queue()
@@ -106,7 +109,7 @@ class Job:
             index=index,
             attempt=attempt,
             seed=self.stored.seed + index,
-            request=self.request,
+            request=self.renamed or self.request,
             resolution=self.resolution,
             inputs={
                 name: inputs.path(reference)

@@ -18,8 +18,10 @@ from stablequeue.errors import (
     Unsupported,
 )
 from stablequeue.pipeline.job import Job, logger
+from stablequeue.pipeline.obtaining import obtainable
 from stablequeue.request import GenerationRequest
 from stablequeue.servers import ANY, ServerConfig
+from stablequeue.settings import Settings
 
 EVERY_PARKED = "every server is parked"
 """Why jobs for any server are parked; they go on by themselves once one of them is not."""
@@ -74,6 +76,7 @@ async def choose_server(
     servers: Sequence[ServerConfig],
     *,
     ours: Mapping[str, int],
+    settings: Settings | None = None,
 ) -> ServerConfig:
     """Return the least busy server that can do the job now.
 
@@ -81,6 +84,8 @@ async def choose_server(
         request: What is asked.
         servers: Saved servers that are not paused or parked.
         ours: Open attempts of ours by alias, for servers whose own queue does not show them.
+        settings: Where the library of models is; a model that can be had from it, or fetched into
+            it, is no lack. None: what a server has not, it lacks.
 
     Raises:
         NotFound: There is no server at all.
@@ -92,7 +97,7 @@ async def choose_server(
         message = "there is no server to run on. Add one: stablequeue servers add"
         raise NotFound(message)
     answers = await asyncio.gather(
-        *(_candidate(request, server, ours.get(server.alias, 0)) for server in servers)
+        *(_candidate(request, server, ours.get(server.alias, 0), settings) for server in servers)
     )
     able = [answer for answer in answers if isinstance(answer, Candidate)]
     if able:
@@ -111,14 +116,19 @@ async def choose_server(
 
 
 async def _candidate(
-    request: GenerationRequest, server: ServerConfig, ours: int
+    request: GenerationRequest, server: ServerConfig, ours: int, settings: Settings | None
 ) -> Candidate | QueueError:
     if request.app_types and server.type not in request.app_types:
         return _wrong_kind(request, server)
     try:
         async with asyncio.timeout(_PROBE_WITHIN_S), open_engine(server) as engine:
             info = await engine.probe()
-            await engine.resolve(request)
+            try:
+                await engine.resolve(request)
+            except ModelMissing as missing:
+                hopeful = settings is not None
+                if not (hopeful and await obtainable(server, request, missing, settings)):
+                    raise
             return Candidate(server, info, ours)
     except TimeoutError:
         return EngineUnreachable(server.alias, f"no answer within {_PROBE_WITHIN_S:.0f} s")

@@ -18,6 +18,7 @@ from stablequeue.errors import JobFailed, QueueError, ResultLost, StoreUnavailab
 from stablequeue.model_names import model_key
 from stablequeue.pipeline.job import Job, logger
 from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result, remove_attempts
+from stablequeue.prompts.comfy_graph import summarise
 from stablequeue.storage import (
     Sniffed,
     can_reencode,
@@ -223,6 +224,7 @@ def _asset(
         blob_id=blob_id,
         name=file.raw.name[:300],
         infotext=file.infotext,
+        prompt=_prompt(job),
         params=_parameters(job, result, file.raw, seed, here=here),
         models=used_models(effective, job.resolution if here else None),
         seed=seed,
@@ -233,6 +235,13 @@ def _asset(
         original_sha256=file.original_sha256,
         warnings=(*result.warnings, *file.warnings),
     )
+
+
+def _prompt(job: Job) -> str:
+    """Return what a picture of a workflow shows that the request has in a form of its own."""
+    if job.resolution is None or job.request.prompt:
+        return ""
+    return summarise(job.resolution.graph).prompt
 
 
 def _parameters(

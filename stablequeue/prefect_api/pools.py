@@ -57,6 +57,11 @@ class PoolCalls(Transport):
         rows = self.pages(f"work_pools/{pool}/queues/filter", {}, missing=_no_pool(pool))
         return sorted((Queue.from_json(row, pool) for row in rows), key=lambda q: q.priority)
 
+    def every_queue(self) -> list[Queue]:
+        """Return the queues of all pools, in one call."""
+        rows = self.pages("work_queues/filter", {})
+        return [Queue.from_json(row, row.get("work_pool_name") or "") for row in rows]
+
     def pause_queue(self, pool: str, queue: str) -> None:
         """Offer none of one queue's runs any more."""
         self._update_queue(pool, queue, paused=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from stablequeue.editor_workflow import is_editor_format, read_editor_workflow
 from stablequeue.request import GenerationRequest, Lora, Mode, parse_request
 
 JSON = dict[str, Any]
@@ -68,17 +69,29 @@ def is_api_graph(data: Any) -> bool:
 def request_from_comfy_prompt(graph: Mapping[str, Any]) -> tuple[GenerationRequest, list[str]]:
     """Return a workflow request that runs the graph as it is, and notes on what it needs.
 
+    The graph may be in API format, or as the editor saves it.
+
     The graph keeps its own seeds unless the request is given one.
 
     Raises:
-        BadRequest: It is not in API format.
+        BadRequest: It is in neither, or damaged.
     """
     request = parse_request({"mode": Mode.WORKFLOW.value, "workflow": dict(graph)})
-    notes = [
-        f"the workflow loads {name!r}, which must be on the server"
-        for name in summarise(graph).inputs
-    ]
+    loaded = _loaded(graph) if is_editor_format(graph) else summarise(graph).inputs
+    notes = [f"the workflow loads {name!r}, which must be on the server" for name in loaded]
     return request, notes
+
+
+def _loaded(workflow: Mapping[str, Any]) -> list[str]:
+    """Return what an editor's workflow loads on the server, each once."""
+    found: dict[str, None] = {}
+    for graph in read_editor_workflow(workflow).graphs():
+        for node in graph.nodes.values():
+            if node.kind in _PICTURE_LOADERS and node.active and node.values:
+                name = node.values[0]
+                if isinstance(name, str) and name:
+                    found[name] = None
+    return list(found)
 
 
 def summarise(graph: Mapping[str, Any]) -> GraphSummary:

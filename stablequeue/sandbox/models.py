@@ -1,12 +1,18 @@
 """The model files a sandbox pretends to have.
 
 The default list is awkward on purpose: sub folders, spaces, brackets and letters beyond ASCII.
-Nothing of it exists on disk; hashes are those of the names, so they never change.
+Nothing of it exists on disk; hashes are those of the names, so they never change. Besides, a shelf
+may have folders of real files: what lies there when a list is read is listed, with its own hash.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from stablequeue.model_names import SUFFIXES
+from stablequeue.storage.hashing import file_sha256
 
 CHECKPOINTS = "checkpoints"
 LORAS = "loras"
@@ -20,7 +26,7 @@ CONTROLNETS = "controlnet"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """One pretended file.
+    """One file, pretended if it has no path.
 
     Attributes:
         kind: Folder as ComfyUI names it (`checkpoints`, `loras`, `vae`, ...).
@@ -30,6 +36,7 @@ class ModelFile:
         family: `sd15`, `sdxl`, `sd3` or `flux`.
         metadata: Its safetensors `__metadata__`.
         broken: Loading it fails.
+        path: Where a real one is.
     """
 
     kind: str
@@ -39,10 +46,14 @@ class ModelFile:
     family: str = "sd15"
     metadata: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     broken: bool = False
+    path: Path | None = None
 
     @property
     def sha256(self) -> str:
-        """A hash that stands for the file's."""
+        """The file's hash, or one that stands for it."""
+        if self.path is not None:
+            status = self.path.stat()
+            return _hashed(self.path, status.st_size, status.st_mtime_ns)
         return hashlib.sha256(f"{self.kind}/{self.name}".encode()).hexdigest()
 
     @property
@@ -57,14 +68,18 @@ class ModelShelf:
 
     Attributes:
         separator: Between folders in the names it tells (a Windows server has a backslash).
+        folders: Folders of real files, by kind; looked into whenever a list is read.
     """
 
     files: list[ModelFile] = field(default_factory=list[ModelFile])
     separator: str = "/"
+    folders: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
     def of(self, kind: str) -> list[ModelFile]:
-        """Return the files of one kind."""
-        return [file for file in self.files if file.kind == kind]
+        """Return the files of one kind, the real ones last."""
+        pretended = [file for file in self.files if file.kind == kind]
+        folder = self.folders.get(kind)
+        return [*pretended, *(_real(kind, folder) if folder is not None else ())]
 
     def names(self, kind: str) -> list[str]:
         """Return the names of one kind as this server tells them, sorted."""
@@ -87,6 +102,22 @@ class ModelShelf:
     def remove(self, kind: str, name: str) -> None:
         """Take a file off the shelf; fine if it is not there."""
         self.files = [f for f in self.files if (f.kind, f.name) != (kind, name)]
+
+
+def _real(kind: str, folder: Path) -> list[ModelFile]:
+    """Return the model files in a folder, sorted; what only begins to be one is none."""
+    found: list[ModelFile] = []
+    for path in sorted(folder.rglob("*")):
+        if path.name.endswith(SUFFIXES) and path.is_file():
+            name = path.relative_to(folder).as_posix()
+            found.append(ModelFile(kind=kind, name=name, size_mb=1, path=path))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _hashed(path: Path, size: int, mtime_ns: int) -> str:
+    del size, mtime_ns  # they say whether what is remembered still holds
+    return file_sha256(path)
 
 
 def default_models(*, load_seconds: float = 0.0, separator: str = "/") -> ModelShelf:

@@ -2,7 +2,8 @@
 
 Accepted jobs that have no run are sent; jobs whose run ended without our flow (crashed, cancelled
 while waiting, deleted in Prefect's UI) get their outcome; remote jobs of cancelled jobs are
-stopped until the server confirms it; jobs for any server go on as soon as one is not parked. Every
+stopped until the server confirms it; jobs for any server go on as soon as one is not parked, and
+those that wait for a download once it is over. Every
 step may be repeated, and a fault of one is logged and left to the next round.
 """
 
@@ -26,6 +27,7 @@ from stablequeue.catalogue import (
 from stablequeue.engines import open_engine
 from stablequeue.engines.base import Located
 from stablequeue.errors import NotFound, QueueError
+from stablequeue.fetches import wake_left
 from stablequeue.pipeline.resolve import EVERY_PARKED
 from stablequeue.prefect_api import PrefectApi, Run, StateType, run_filter
 from stablequeue.sending import AT_ONCE, send_many
@@ -74,7 +76,13 @@ class Caretaker:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._again(self.send_accepted))
             group.create_task(
-                self._again(self.note_endings, self.settle_cancelled, self.resume_any, self._count)
+                self._again(
+                    self.note_endings,
+                    self.settle_cancelled,
+                    self.resume_any,
+                    self.wake_waiting,
+                    self._count,
+                )
             )
 
     async def _again(self, *steps: Callable[[], Awaitable[None]]) -> None:
@@ -208,6 +216,13 @@ class Caretaker:
         await asyncio.to_thread(self._api.resume_pool, ANY)
         await asyncio.to_thread(self._catalogue.unpark, ANY)
         logger.info("jobs for any server go on")
+
+    async def wake_waiting(self) -> None:
+        """Let jobs go on whose download ended, was cancelled or deleted without telling them."""
+        if self._round % _LOOK_EVERY_ROUNDS == 0:
+            woken = await asyncio.to_thread(wake_left, self._api)
+            if woken:
+                logger.info("%d jobs waited for downloads that are over", woken)
 
     async def _settle(self, server: str, attempts: Iterable[Attempt]) -> None:
         config = await asyncio.to_thread(saved_server, self._api, server)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from stablequeue.errors import QueueError, Refused
 from stablequeue.prefect_api import ACTIVE, PrefectApi, StateType, run_filter
 from stablequeue.server_blocks import saved_servers
-from stablequeue.servers import ANY, ServerConfig
+from stablequeue.servers import ANY, DOWNLOADS, ServerConfig
 from stablequeue.up.children import Children
 from stablequeue.up.files import listen
 from stablequeue.up.processes import Child, run_once
@@ -73,7 +73,7 @@ class Following:
             QueueError: It is tried again, after a while if only making the deployments failed.
         """
         servers = await self._saved()
-        left = [alias for alias in self._served if alias != ANY and alias not in servers]
+        left = [alias for alias in self._served if alias not in {ANY, DOWNLOADS, *servers}]
         changed = servers != self.servers
         if not changed and not await asyncio.to_thread(self._may_go, left):
             return
@@ -125,7 +125,7 @@ class Following:
         await self._serve_sandbox()
         pools = await asyncio.to_thread(self._api.pools, kind=WORKER_TYPE)
         there = {pool.name for pool in pools}
-        wanted = dict.fromkeys([ANY, *self.servers, *self._served])
+        wanted = dict.fromkeys([ANY, DOWNLOADS, *self.servers, *self._served])
         self._served = [name for name in wanted if name in there]
         self._pools.write(self._served)
 

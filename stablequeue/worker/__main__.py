@@ -18,15 +18,12 @@ from pathlib import Path
 from types import FrameType
 
 from stablequeue.errors import QueueError
-from stablequeue.processes import collect_seldom, end_within
+from stablequeue.processes import LAST_WORDS_S, collect_seldom, end_within
 from stablequeue.server_settings import clean_environment, client_environment
 from stablequeue.settings import Settings, load
 from stablequeue.worker.pools import PoolList
 
 Pools = Callable[[], Collection[str]]
-
-LAST_WORDS_S = 3.0
-"""How long the process may take to end once nothing of it is left to do."""
 
 TRIED_VERSIONS = re.compile(r"3\.(8|9)\.\d")
 """Versions of Prefect whose process worker ours extends."""
@@ -96,8 +93,7 @@ def _stock_workers(pools: Pools) -> int:
 
 if __name__ == "__main__":
     ended = main()
-    # As the process ends, Prefect hands over its last events and log lines, and waits more than a
-    # minute for a server that is gone. Meanwhile the next worker would hold us for alive, and
-    # leave what we had claimed (`presence.claim`) alone.
+    # Meanwhile the next worker would hold us for alive, and leave what we had claimed
+    # (`presence.claim`) alone.
     end_within(LAST_WORDS_S, ended)
     sys.exit(ended)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stablequeue.engines import open_engine
-from stablequeue.errors import EngineError, QueueError
-from stablequeue.request import parse_request
+from stablequeue.errors import EngineError, ModelMissing, QueueError
+from stablequeue.pipeline.obtaining import obtainable
+from stablequeue.request import GenerationRequest, parse_request
 from stablequeue.servers import ServerConfig
+from stablequeue.settings import Settings
 
 GOOD_FOR_S = 60.0
 _REFUSED_GOOD_FOR_S = 20.0
@@ -36,9 +38,14 @@ class Lack:
 
 
 class Abilities:
-    """Answers of servers, by what a request needs."""
+    """Answers of servers, by what a request needs.
 
-    def __init__(self) -> None:
+    Args:
+        settings: Where the library of models is, and what may be fetched into it; None: nothing.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings
         self._known: dict[tuple[str, str], Lack] = {}
 
     async def close(self) -> None:
@@ -60,7 +67,11 @@ class Abilities:
             wanted = parse_request(request)
             async with asyncio.timeout(_WITHIN_S), open_engine(server) as engine:
                 await engine.probe()
-                await engine.resolve(wanted)
+                try:
+                    await engine.resolve(wanted)
+                except ModelMissing as missing:
+                    if not await self._obtainable(server, wanted, missing):
+                        raise
             lack = Lack(until=time.monotonic() + GOOD_FOR_S)
         except TimeoutError:
             reason = f"{server.alias} does not answer within {_WITHIN_S:.0f} s"
@@ -72,6 +83,14 @@ class Abilities:
             return Lack()  # a bad request: the flow refuses it, in the same words for every way in
         self._known[key] = lack
         return lack
+
+    async def _obtainable(
+        self, server: ServerConfig, request: GenerationRequest, missing: ModelMissing
+    ) -> bool:
+        """Whether what it lacks is no lack: it is in the library, or may be fetched into it."""
+        if self._settings is None:
+            return False
+        return await obtainable(server, request, missing, self._settings)
 
 
 def _needs(request: Mapping[str, Any]) -> str:

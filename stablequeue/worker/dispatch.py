@@ -20,11 +20,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from stablequeue.errors import QueueError
+from stablequeue.fetches import is_for_host
 from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
 from stablequeue.prefect_api import open_prefect
-from stablequeue.servers import ANY
+from stablequeue.servers import ANY, DOWNLOADS
 from stablequeue.settings import Settings
+from stablequeue.wanting import is_held_back, lacked_by_waiting
 from stablequeue.worker.ability import Abilities, Lack
 from stablequeue.worker.ahead import may_take_ahead
 from stablequeue.worker.cancelling import Cancelling
@@ -33,6 +35,7 @@ from stablequeue.worker.health import Health
 from stablequeue.worker.hearing import Hearing
 from stablequeue.worker.knowledge import PoolState, ServerState, Taken
 from stablequeue.worker.mirror import Mirror, Seen
+from stablequeue.worker.own_pools import OTHERS_EVERY_S, OwnPools
 from stablequeue.worker.policy import pick
 from stablequeue.worker.saved import Saved
 from stablequeue.worker.settling import settle
@@ -69,7 +72,8 @@ class Scheduling:
         self._pools, self._servers = self._saved.pools, self._saved.servers
         self._health = Health(self._servers, self._in_background, self._wake.set)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._abilities = Abilities()
+        self._own = OwnPools(self._client)
+        self._abilities = Abilities(settings)
         self._tickets = Tickets(settings, self._followed_jobs)
         self.cards = Cards(self._settle_card, self._health.free_memory, others=self._others_of)
         self.cancelling = Cancelling(
@@ -148,6 +152,7 @@ class Scheduling:
     def ended(self, run_id: str) -> None:
         """A run is over here, however it ended."""
         alias = self._owner.pop(run_id, "")
+        self._own.ended(run_id)
         server = self._servers.get(alias)
         if server is not None:
             server.taken.pop(run_id, None)
@@ -217,6 +222,9 @@ class Scheduling:
                     due = [seen for seen in due if seen is not chosen]
                     took = True
         due = self._let_refuse(due)
+        due, wait = await self._serve_own_pools(due)
+        if wait is not None:
+            again.append(wait)
         again += self._asked_again_in(due)
         return min(again, default=None)
 
@@ -237,10 +245,12 @@ class Scheduling:
             prepare_s=server.prepare_s,
             shared=True,
         )
+        lacked = self._lacked(server.alias)
         fit = {
             seen.waiting.run_id: seen
             for seen in due
             if self._is_for(seen, server, own, shared=shared)
+            and not is_held_back(lacked, seen.waiting.tier, seen.wanted)
         }
         wait = None if shared or not due else _AHEAD_LOOK_S
         while fit:
@@ -257,6 +267,19 @@ class Scheduling:
             self._take(server, seen)
             return seen, wait
         return None, wait
+
+    def _lacked(self, alias: str) -> dict[str, int]:
+        """Return the models that other jobs wait for because this server lacks them.
+
+        A run that is due again no longer counts: its download is over, or nobody knows.
+        """
+        if self._mirror is None:
+            return {}
+        now = datetime.now(UTC).timestamp()
+        waiting = (
+            (seen.waiting.tier, seen.tags) for seen in self._mirror.runs if seen.waiting.place > now
+        )
+        return lacked_by_waiting(alias, waiting)
 
     def _is_for(self, seen: Seen, server: ServerState, own: PoolState, *, shared: bool) -> bool:
         """Whether a server may take a run as far as pools, tiers and earlier answers go."""
@@ -338,11 +361,40 @@ class Scheduling:
             if seen.pool == ANY and nobody and pool is not None and not pool.paused:
                 self._skipped.pop(seen.waiting.run_id, None)
                 self._take(None, seen)
-            elif seen.pool != ANY and seen.pool not in self._servers:
-                self._take(None, seen)  # a pool of somebody's own, or a server just forgotten
             else:
                 left.append(seen)
         return left
+
+    async def _serve_own_pools(self, due: list[Seen]) -> tuple[list[Seen], float | None]:
+        """Start runs of pools that are no server's: downloads, somebody's own, one just forgotten.
+
+        Their order is tier and place. The second value is when to look again: a limit counts what
+        other hosts run there, too, and nobody tells us when that ends.
+        """
+        left = [seen for seen in due if seen.pool == ANY or seen.pool in self._servers]
+        again: list[float] = []
+        for pool in {seen.pool for seen in due} - {seen.pool for seen in left}:
+            waiting: list[Seen] = []
+            for seen in (one for one in due if one.pool == pool):
+                ours = pool != DOWNLOADS or is_for_host(seen.tags)
+                (waiting if ours else left).append(seen)
+            state = self._pools.get(pool)
+            if state is None or state.paused:
+                left += waiting
+                continue
+            free = await self._own.free(state)
+            if free is not None and free < len(waiting) and self._mirror is not None:
+                waiting = await self._mirror.anew(waiting)
+                again.append(OTHERS_EVERY_S)
+            waiting.sort(key=lambda seen: seen.waiting.standing)
+            for seen in waiting:
+                if (free is not None and free <= 0) or _tier_stopped(state, seen.waiting):
+                    left.append(seen)
+                    continue
+                free = None if free is None else free - 1
+                self._own.took(pool, seen.waiting.run_id)
+                self._take(None, seen)
+        return left, min(again, default=None)
 
     def _asked_again_in(self, due: list[Seen]) -> list[float]:
         """Return in how many seconds what a server lacks for these runs may have changed."""

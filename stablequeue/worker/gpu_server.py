@@ -10,6 +10,7 @@ before it began is ended.
 import asyncio
 import logging
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ from typing_extensions import override
 from stablequeue.errors import PrefectError, PrefectUnreachable
 from stablequeue.forms import drop_none
 from stablequeue.ids import short_id
+from stablequeue.processes import LAST_WORDS_S, end_within
 from stablequeue.project import project_dir
 from stablequeue.settings import load
 from stablequeue.worker import WORKER_TYPE
@@ -201,12 +203,18 @@ class GpuServerWorker(ProcessWorker):
 
     @override
     async def teardown(self, *exc_info: Any) -> None:
-        """Leave the host."""
+        """Leave the host; with `prefect worker start` the process ends soon after."""
         if self._scheduling is not None:
             self._scheduling.leave(self)
-        if self._own is not None:
-            await self._own.close()
-        await super().teardown(*exc_info)
+        try:
+            if self._own is not None:
+                await self._own.close()
+            await super().teardown(*exc_info)
+        finally:
+            if self._own is not None and _is_prefects_command():
+                error = sys.exception()  # being stopped is none
+                failed = error is not None and not isinstance(error, asyncio.CancelledError)
+                end_within(LAST_WORDS_S, int(failed))
 
     @override
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
@@ -442,6 +450,12 @@ class GpuServerWorker(ProcessWorker):
             kill(pid)
             if self._scheduling is not None:  # it may not have sent its interrupt
                 self._scheduling.abandon(str(flow_run_id))
+
+
+def _is_prefects_command() -> bool:
+    """Whether this process is `prefect worker start`, which does nothing after its worker."""
+    program = Path(sys.argv[0])
+    return program.stem == "prefect" or program.parts[-2:] == ("prefect", "__main__.py")
 
 
 def _goes_on(configuration: ProcessJobConfiguration) -> bool:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, cast
 
 import httpx
@@ -20,6 +21,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from websockets.exceptions import WebSocketException
 
+from stablequeue.wanting import wanted_by
 from stablequeue.worker.waiting import Waiting, models_of
 
 logger = logging.getLogger("stablequeue.worker")
@@ -33,8 +35,8 @@ PINNED = "pinned"
 _KEPT_ROWS = 500
 _AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _NOT_THERE_YET_S = (0.05, 0.5)
-"""Prefect tells of a new run before it commits it; of many made in one call, seconds before. So it
-is looked for again after as long as that took so far, within these bounds.
+"""Prefect tells of a new run or state before it commits it; of many runs made in one call, seconds
+before. So it is looked for again after as long as that took so far, within these bounds.
 """
 
 _GIVEN_UP_AFTER_S = 30.0
@@ -54,6 +56,7 @@ class Seen:
         request: The parameter `request`, as it is.
         again: It has run before: something of it may be on a server.
         tags: Of the run.
+        wanted: The models its request names (`stablequeue.wanting`).
         row: The whole run as Prefect told it; None where very many wait.
         read_at: Loop time when it was read.
     """
@@ -64,6 +67,7 @@ class Seen:
     row: JSON | None = field(repr=False)
     again: bool = False
     tags: frozenset[str] = frozenset()
+    wanted: frozenset[str] = frozenset()
     read_at: float = 0.0
 
     def flow_run(self) -> FlowRun | None:
@@ -97,6 +101,7 @@ class Mirror:
         self._seen: dict[str, Seen] = {}
         self._asked: set[str] = set()
         self._not_there: dict[str, float] = {}
+        self._told: dict[str, float] = {}
         self._again: asyncio.TimerHandle | None = None
         self._asking = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
@@ -139,6 +144,20 @@ class Mirror:
         """Have these runs read soon, if they wait."""
         self._asked.update(run_ids)
         self._asking.set()
+
+    async def anew(self, runs: Collection[Seen]) -> list[Seen]:
+        """Read waiting runs again, return those that still wait: no event tells of their tags."""
+        body = {
+            "flow_runs": {"id": {"any_": [seen.waiting.run_id for seen in runs][:PAGE]}},
+            "limit": PAGE,
+        }
+        asked_at = asyncio.get_running_loop().time()
+        answer = await self._client.request("POST", "/flow_runs/filter", json=body)
+        rows: list[JSON] = answer.json()
+        for row in rows:
+            self._note(row, asked_at)
+        found = (self._seen.get(str(row["id"])) for row in rows)
+        return [seen for seen in found if seen is not None]
 
     def missed(self, run_ids: Iterable[str]) -> None:
         """Have these runs read soon, and then all: runs created in bulk come without events."""
@@ -206,8 +225,11 @@ class Mirror:
             self._suspended(run_id)
         if state == "SCHEDULED":
             logger.debug("run %s waits: %s", run_id, name)
+            self._told[run_id] = _epoch(event.resource.get("prefect.state-timestamp"))
             self.look_at([run_id])
-        elif self._seen.pop(run_id, None) is not None:
+            return
+        self._told.pop(run_id, None)
+        if self._seen.pop(run_id, None) is not None:
             self._changed()
 
     async def _read_asked(self) -> None:
@@ -226,7 +248,7 @@ class Mirror:
                 await asyncio.sleep(_AGAIN_S[1])
                 self.look_at(batch)
                 continue
-            rows: list[JSON] = answer.json()
+            rows: list[JSON] = [row for row in answer.json() if not self._is_stale(row)]
             for row in rows:
                 self._note(row)
             self._ask_again(batch, {str(row["id"]) for row in rows})
@@ -249,6 +271,7 @@ class Mirror:
             since = self._not_there.setdefault(run_id, now)
             if run_id in there or now - since > _GIVEN_UP_AFTER_S:
                 del self._not_there[run_id]
+                self._told.pop(run_id, None)
         if self._not_there and self._again is None:
             waited = now - min(self._not_there.values())
             wait = min(max(waited, _NOT_THERE_YET_S[0]), _NOT_THERE_YET_S[1])
@@ -264,6 +287,7 @@ class Mirror:
         offset = 0
         pools = list(self._pools)
         while True:
+            asked_at = asyncio.get_running_loop().time()
             body = {
                 **_waiting_in(pools),
                 "sort": "EXPECTED_START_TIME_ASC",
@@ -274,7 +298,7 @@ class Mirror:
             rows: list[JSON] = answer.json()
             for row in rows:
                 found.add(str(row["id"]))
-                self._note(row)
+                self._note(row, asked_at)
             self._changed()
             if len(rows) < PAGE:
                 break
@@ -283,8 +307,19 @@ class Mirror:
             if run_id not in self._asked:
                 del self._seen[run_id]
 
-    def _note(self, row: JSON) -> None:
+    def _is_stale(self, row: JSON) -> bool:
+        """Whether a row was read before the state that an event told of was committed."""
+        state: object = row.get("state")
+        at = cast("JSON", state).get("timestamp") if isinstance(state, dict) else None
+        return bool(at) and _epoch(at) < self._told.get(str(row["id"]), 0.0)
+
+    def _note(self, row: JSON, asked_at: float = inf) -> None:
+        """Take over a row; not if a younger one came after Prefect was asked for this one."""
         run_id, pool = str(row["id"]), str(row.get("work_pool_name") or "")
+        if run_id in self._told and asked_at != inf:
+            return  # about to be read on its own
+        if (earlier := self._seen.get(run_id)) is not None and earlier.read_at > asked_at:
+            return
         if row.get("state_type") != "SCHEDULED" or pool not in self._pools:
             self._seen.pop(run_id, None)
             return
@@ -299,6 +334,7 @@ class Mirror:
             request=request,
             again=bool(row.get("run_count")),
             tags=frozenset(str(tag) for tag in row.get("tags") or ()),
+            wanted=wanted_by(request),
             row=row if len(self._seen) < _KEPT_ROWS else None,
             read_at=asyncio.get_running_loop().time(),
         )

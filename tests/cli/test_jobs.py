@@ -148,6 +148,15 @@ def test_show_tells_request_attempts_and_files(run: Run, online: str, tmp_path: 
     assert data["files"][0]["path"] in text
 
 
+def test_the_list_and_show_say_that_the_server_is_paused(run: Run, online: str) -> None:
+    job = run("submit", "a fox", "--server", online).out.strip()
+    assert run("pause", online).code == 0
+    assert f"{online} is paused" in run("ls", "--server", online).out
+    assert f"{online} is paused" in run("show", job).out
+    assert run("resume", online).code == 0
+    assert "is paused" not in run("ls", "--server", online).out
+
+
 def test_jobs_are_cancelled_retried_and_cleared(run: Run, online: str) -> None:
     job = run("submit", "a", "--server", online).out.strip()
     assert run("cancel", job).out == f"{job[-8:]} cancelled\n"

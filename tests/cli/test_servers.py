@@ -13,10 +13,12 @@ from stablequeue.cli.servers_json import read_servers_json
 from stablequeue.client import Client
 from stablequeue.errors import BadRequest
 from stablequeue.sandbox import Sandbox, serve_sandbox
+from stablequeue.sandbox.models import CHECKPOINTS, LORAS, ModelShelf
 from stablequeue.server_blocks import saved_server
 from stablequeue.servers import ServerConfig
 from stablequeue.settings import load
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, Site
+from tests.fakes.model_files import safetensors
 from tests.support.deployed import deploy
 
 CANARY = "s3cr3t-canary"
@@ -61,6 +63,27 @@ def test_a_server_is_saved_tested_listed_changed_and_forgotten(run: Run, comfyui
     gone = run("servers", "rm", alias)
     assert gone.code == 1
     assert "stablequeue servers ls" in gone.err
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("online")
+def test_a_new_server_on_this_machine_that_lists_the_library_gets_what_it_lacks(
+    run: Run, site: Site
+) -> None:
+    shelf = ModelShelf(folders={CHECKPOINTS: site.checkpoints, LORAS: site.loras})
+    (site.checkpoints / "dream.safetensors").write_bytes(safetensors(3_000))
+    with serve_sandbox("comfyui", models=shelf) as sandbox:
+        reads, stranger = new_alias(), new_alias()
+        added = run("servers", "add", reads, "--type", "comfyui", "--url", sandbox.url)
+        assert added.code == 0, added.err
+        assert "fetched for it" in added.err
+        assert saved(reads).models_from == "same"
+        (site.checkpoints / "dream.safetensors").unlink()
+        (site.loras / "crane.safetensors").write_bytes(safetensors(3_000))
+        shelf.folders = dict.fromkeys((CHECKPOINTS, LORAS), site.loras.parent / "other")
+        added = run("servers", "add", stranger, "--type", "comfyui", "--url", sandbox.url)
+        assert "--models-from same" in added.err
+        assert saved(stranger).models_from == "none"
 
 
 @pytest.mark.prefect

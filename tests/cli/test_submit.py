@@ -15,6 +15,7 @@ from stablequeue.client import Client
 from stablequeue.request import GenerationRequest
 from stablequeue.settings import load
 from tests.cli.conftest import Run
+from tests.support.drawing import simple
 
 INFOTEXT = (
     "a fox, <lora:style:0.5>\nNegative prompt: blurry\n"
@@ -92,6 +93,22 @@ def test_a_workflow_and_its_overrides(run: Run, tmp_path: Path) -> None:
     file.write_text(json.dumps(graph))
     request = stored(run, "--workflow", file, "--override", "3.seed=9")
     assert (request.mode, request.workflow, request.overrides) == ("workflow", graph, {"3.seed": 9})
+
+
+def test_a_template_is_kept_as_it_is_and_refused_at_once_if_it_is_damaged(
+    run: Run, tmp_path: Path
+) -> None:
+    template = simple()
+    file = tmp_path / "template.json"
+    file.write_text(json.dumps(template))
+    request = stored(run, "--workflow", file, "--override", "Sampler.steps=9", "--seed", "3")
+    assert (request.mode, request.workflow, request.seed) == ("workflow", template, 3)
+    assert stored(run, "--from", file).workflow == template
+    del template["nodes"][0]["type"]
+    file.write_text(json.dumps(template))
+    ran = run("submit", "--workflow", file)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "node 1 has no type" in ran.err
 
 
 def test_a_picture_a_file_and_a_pasted_infotext_are_the_same_request(

@@ -91,6 +91,8 @@ def test_the_list_is_drawn_anew_until_ctrl_c(
         (job(ViewState.WAITING, phase="Parked"), "waiting (Parked)"),
         (job(phase="Running"), "running"),
         (job(phase="Generating", progress=0.256), "generating 26%"),
+        (job(phase="Waiting", progress=0.0), "waiting"),
+        (job(phase="Waiting", progress=0.5), "waiting 50%"),
         (job(ViewState.CANCELLING, phase="Cancelling"), "cancelling"),
         (job(ViewState.FAILED, phase="TimedOut", progress=0.5), "failed"),
         (job(ViewState.UNKNOWN), "unknown"),

@@ -96,3 +96,28 @@ def test_runs_a_schedule_made_for_later_do_not_stand_in_the_queue(
     assert [seen.job_id for seen in queue.jobs(server=alias)] == [job]
     assert [change.job_id for change in queue.cancel_all(server=alias)] == [job]
     assert queue.job(planned[-1].id).state is ViewState.WAITING
+
+
+def test_a_job_that_waits_for_a_paused_server_says_so(queue: Client, alias: str) -> None:
+    job = queue.submit(prompt="a", server=alias).job_id
+    queue.pause(alias)
+    assert [seen.why for seen in queue.jobs(server=alias)] == [f"{alias} is paused"]
+    assert queue.job(job).why == f"{alias} is paused"
+    queue.resume(alias)
+    assert "paused" not in queue.job(job).why
+
+
+def test_only_jobs_of_a_paused_tier_say_so(queue: Client, alias: str) -> None:
+    queue.submit(prompt="soon", server=alias)
+    queue.submit(prompt="late", server=alias, tier="bulk")
+    queue.pause(alias, tier="bulk")
+    soon, late = queue.jobs(server=alias)
+    assert "paused" not in soon.why
+    assert late.why == f"tier bulk is paused on {alias}"
+
+
+def test_a_job_that_waits_for_a_parked_server_says_what_to_mend(queue: Client, alias: str) -> None:
+    job = queue.submit(prompt="a", server=alias).job_id
+    queue.session.catalogue.park(alias, "the disk is full")
+    queue.pause(alias)
+    assert queue.job(job).why == f"{alias} is parked: the disk is full"

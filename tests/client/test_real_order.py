@@ -1,6 +1,7 @@
 """The order in which waiting jobs are taken, from what the worker host wrote."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from stablequeue.client.real_order import HostState, host_state, really
 from stablequeue.prefect_api import Run, StateType
 from stablequeue.views import JobView, in_order, view
+from stablequeue.wanting import WAITING, lacks_tag
 from stablequeue.worker.state_file import STATE_FILE as FILE
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -81,6 +83,35 @@ def test_a_job_its_server_skips_comes_last_and_says_why(tmp_path: Path) -> None:
     found = really(views(made), made, state, server="", limit=50)
     assert shown(found) == "10"
     assert found[1].why == "not on gpu-a: no such model"
+
+
+def test_jobs_that_name_what_another_waits_for_come_last_and_say_so(tmp_path: Path) -> None:
+    later = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
+    tags = [lacks_tag("gpu-a", "a")]
+    made = runs("a", "c") | {
+        "w": runs("a", id="run-w", tags=tags, next_scheduled_start_time=later, state_name=WAITING)[
+            "gpu-a-0"
+        ]
+    }
+    made["w"] = replace(made["w"], parameters={**made["w"].parameters, "job_id": "w"})
+    found = really(views(made), made, written(tmp_path), server="gpu-a", limit=50)
+    assert [job.job_id for job in found] == ["gpu-a-1", "gpu-a-0", "w"]
+    assert found[1].why == "another job waits for a model that it names, too"
+    assert found[2].why == "", "it looks again by itself, and is woken before"
+
+
+def test_a_job_that_is_due_later_says_when_and_is_not_next(tmp_path: Path) -> None:
+    made = runs("b", "b")
+    when = datetime.now(UTC) + timedelta(minutes=5)
+    asked = {"job_id": "later", "request": {"checkpoint": "b", "prompt": "2"}}
+    about = {"next_scheduled_start_time": when.isoformat(), "id": "run-later"}
+    made["later"] = runs("b", parameters=asked, **about)["gpu-a-0"]
+    found = really(views(made), made, written(tmp_path), server="gpu-a", limit=50)
+    assert found[2].due == when
+    assert found[2].why == f"not before {when.astimezone():%Y-%m-%d %H:%M}"
+    assert all("not before" not in job.why for job in found[:2])
+    without_a_host = really(views(made), made, HostState(), server="gpu-a", limit=50)
+    assert without_a_host[2].why == found[2].why
 
 
 def test_each_server_keeps_its_lines_in_the_whole_list(tmp_path: Path) -> None:

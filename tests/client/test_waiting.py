@@ -54,3 +54,17 @@ def test_waiting_gives_up_after_the_timeout_and_leaves_the_job(queue: Client, al
     seen = queue.wait(job, timeout=0)
     assert not seen.ended
     assert queue.job(job).state is ViewState.WAITING
+
+
+def test_waiting_for_a_paused_server_says_so(queue: Client, alias: str) -> None:
+    job = queue.submit(prompt="a", server=alias).job_id
+    queue.pause(alias)
+    told: list[str] = []
+
+    def progress(seen: JobView) -> None:
+        told.append(seen.why)
+        if seen.why:
+            queue.cancel(job)
+
+    assert queue.wait(job, on_progress=progress, timeout=30).state is ViewState.CANCELLED
+    assert f"{alias} is paused" in told

@@ -15,7 +15,7 @@ from stablequeue.errors import NotFound, PrefectRefused
 from stablequeue.prefect_api import NewRun, PrefectApi
 from stablequeue.project import project_dir
 from stablequeue.server_blocks import SERVER_BLOCK, remove_server, save_server, saved_servers
-from stablequeue.servers import ANY, ServerConfig
+from stablequeue.servers import ANY, DOWNLOADS, ServerConfig
 from stablequeue.worker import WORKER_TYPE
 from tests.support.prefect import (
     PrefectServer,
@@ -53,7 +53,10 @@ def api(own: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prefect
             remove_server(api, document.name)
         bootstrap(api)
         for pool in api.pools(kind=WORKER_TYPE):
-            if pool.name != ANY:  # left by a test that deleted its deployment by hand
+            if pool.name not in {
+                ANY,
+                DOWNLOADS,
+            }:  # left by a test that deleted its deployment by hand
                 api.delete_pool(pool.name)
         yield api
 
@@ -72,6 +75,10 @@ def test_what_is_static_is_there_without_any_server(api: PrefectApi) -> None:
     static = api.deployment("housekeeping/housekeeping")
     assert [item["slug"] for item in static.raw["schedules"]] == ["every-night"]
     assert api.pool("any").type == "gpu-server"
+    assert api.deployment("fetch-model/downloads").pool == "downloads"
+    assert (api.pool("downloads").type, api.pool("downloads").limit) == ("gpu-server", 2)
+    queues = [(queue.name, queue.priority) for queue in api.queues("downloads")]
+    assert queues == [("interactive", 1), ("normal", 5), ("bulk", 9)]
 
 
 def test_a_saved_server_gets_a_pool_queues_and_a_form_of_its_own(api: PrefectApi) -> None:

@@ -53,6 +53,21 @@ async def test_the_state_says_what_the_run_waits_for_now_and_no_step_that_soon_i
     ]
 
 
+async def test_a_job_behind_another_in_the_servers_queue_does_not_say_generating() -> None:
+    prefect = Prefect()
+    job = SimpleNamespace(id=str(uuid4()), server=SimpleNamespace(alias="gpu"))
+    run = Run(flow_run_id=uuid4(), job=cast("Job", job), client=cast("PrefectClient", prefect))
+    await run.phase("Generating")
+    await run.report(Snapshot(Phase.QUEUED, 0.0, 1, 1, "In the server's queue, 2 ahead"))
+    await run.report(Snapshot(Phase.QUEUED, 0.0, 1, 1, "In the server's queue, 1 ahead"))
+    await run.report(Snapshot(Phase.LOADING, 0.0, 1, 1, "Loading the model"))
+    assert prefect.states == [
+        ("Generating", "on gpu"),
+        ("Waiting", "in the queue of gpu"),
+        ("Generating", "on gpu"),
+    ]
+
+
 def test_what_was_changed_until_the_run_began_counts() -> None:
     run = FlowRun(flow_id=uuid4(), name="r", parameters={"request": {"prompt": "after"}})
     before = {"prompt": "before"}

@@ -27,6 +27,7 @@ from stablequeue.pipeline.storing import store, used_models
 from stablequeue.storage import FolderStoreConfig, open_store
 from tests.pipeline.conftest import Bench
 from tests.pipeline.scripted import picture
+from tests.support.drawing import simple
 
 Make = Callable[[Path], RawAsset]
 
@@ -99,6 +100,20 @@ async def test_a_picture_is_stored_with_everything_known_about_it(bench: Bench) 
     again = await store(bench.job(job.id))
     assert again == done
     assert len(files(bench)) == 2
+
+
+async def test_a_picture_of_a_template_is_found_by_the_prompt_of_what_was_run(bench: Bench) -> None:
+    template = simple(prompt="a harbour at night")
+    job = bench.job(prompt="", mode="workflow", workflow=template)
+    spooled(bench, job, painted())
+    text = {"class_type": "CLIPTextEncode", "inputs": {"text": "a harbour at night"}}
+    job.resolution = replace(job.resolution or Resolution(), graph={"2": text})
+
+    done = await store(job)
+
+    assert done.assets[0].params["request"]["workflow"] == template
+    assert "graph" not in done.assets[0].params["resolution"]
+    assert [one.prompt for one in bench.catalogue.assets(job.id)] == ["a harbour at night"]
 
 
 async def test_pictures_not_collected_yet_are_left_alone(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from stablequeue.errors import BadRequest, NotFound, QueueError, UnreadableFile
 from stablequeue.prompts.pasted import LARGEST_TEXT, request_from_file, request_from_text
 from stablequeue.request import GenerationRequest, Mode
 from stablequeue.storage import reencode
+from tests.support.drawing import Drawing
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "infotext"
 INFOTEXT = (RECORDINGS / "parameters_a1111.txt").read_text(encoding="utf-8")
@@ -120,11 +121,33 @@ def test_a_request_may_be_pasted_as_json() -> None:
         request_from_text('{"prompt": "a cat", "stepz": 5}')
 
 
-def test_the_editors_format_is_refused_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="API Format"):
-        request_from_text('{"nodes": [], "links": []}')
-    with pytest.raises(UnreadableFile, match="API Format"):
-        request_from_file(png(tmp_path / "a.png", workflow='{"nodes": [], "links": []}'))
+def test_a_workflow_as_the_editor_saves_it_is_run_as_it_is(tmp_path: Path) -> None:
+    drawing = Drawing()
+    entry = {"name": "vae.safetensors", "url": "https://x.example/v", "directory": "vae"}
+    drawing.node("VAELoader", "vae.safetensors", properties={"models": [entry]})
+    drawing.node("LoadImage", "photo.png", "image")
+    drawing.node("LoadImage", "muted.png", "image", mode=2)
+    workflow = drawing.workflow()
+    text = json.dumps(workflow)
+    wanted = request_from_text(text)
+    assert (wanted[0].mode, wanted[0].workflow) == (Mode.WORKFLOW, workflow)
+    assert wanted[0].sections.comfyui is None, "it is in the request once"
+    assert wanted[1] == [
+        "the workflow loads 'photo.png', which must be on the server",
+        "the workflow says where to fetch vae.safetensors",
+    ]
+    assert request_from_file(png(tmp_path / "a.png", workflow=text)) == wanted
+
+
+def test_a_damaged_workflow_of_the_editors_is_refused_saying_what_is_wrong(tmp_path: Path) -> None:
+    for text, words in (
+        ('{"nodes": [], "links": []}', "no nodes"),
+        ('{"nodes": [{"id": 7}], "links": []}', "node 7 has no type"),
+    ):
+        with pytest.raises(BadRequest, match=words):
+            request_from_text(text)
+        with pytest.raises(BadRequest, match=words):
+            request_from_file(png(tmp_path / "a.png", workflow=text))
 
 
 def test_words_alone_are_a_prompt() -> None:

@@ -74,8 +74,11 @@ class Api:
         return run_id
 
     def runs(self, wanted: dict[str, Any]) -> list[Run]:
-        ids = wanted["flow_runs"]["id"]["any_"]
-        return [self.known[one] for one in ids if one in self.known]
+        flow_runs = wanted["flow_runs"]
+        if "id" in flow_runs:
+            return [self.known[one] for one in flow_runs["id"]["any_"] if one in self.known]
+        names = flow_runs["state"]["name"]["any_"]
+        return [run for run in self.known.values() if run.state_name in names]
 
     def block_documents(self, _slug: str, *, secrets: bool = False) -> list[BlockDocument]:
         del secrets

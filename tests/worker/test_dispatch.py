@@ -1,6 +1,7 @@
 """Which server takes which run: limits, pauses, tiers, the shared pool, health."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from stablequeue.model_names import model_key
 from stablequeue.servers import ANY, ServerConfig
 from stablequeue.settings import Settings
+from stablequeue.wanting import lacks_tag, wanted_by
 from stablequeue.worker import dispatch
 from stablequeue.worker.ability import Lack
 from stablequeue.worker.dispatch import Scheduling
@@ -54,6 +56,9 @@ class Runs:
 
     def overtaken(self, runs: Iterable[str]) -> None:
         self.passed += runs
+
+    async def anew(self, runs: Iterable[Seen]) -> list[Seen]:
+        return [run for run in runs if run.waiting.run_id in self.seen]
 
 
 class Asked:
@@ -155,6 +160,42 @@ async def test_a_paused_tier_waits_and_the_others_go_on(bench: Bench) -> None:
     bench.pool("gpu", stopped_tiers=frozenset({"normal"}))
     runs = [seen("normal", "gpu"), seen("bulk", "gpu", tier=2)]
     assert await bench.decide(*runs) == [("bulk", "gpu")]
+
+
+async def test_jobs_that_name_what_another_one_waits_for_do_not_stand_before_the_rest(
+    bench: Bench,
+) -> None:
+    bench.server("gpu")
+    bench.server("other")
+    lora: dict[str, Any] = {"loras": [{"name": "version:7"}]}
+    waits = replace(
+        seen("waits", "gpu", place=100.0, **lora), tags=frozenset({lacks_tag("gpu", "version:7")})
+    )
+    same = replace(seen("same", "gpu", place=-9.0), wanted=wanted_by(lora))
+    elsewhere = replace(seen("elsewhere", "other", place=-9.0), wanted=wanted_by(lora))
+    free = seen("free", "gpu", place=-1.0)
+    assert sorted(await bench.decide(waits, same, elsewhere, free)) == [
+        ("elsewhere", "other"),
+        ("free", "gpu"),
+    ]
+    bench.end("free")
+    woken = replace(waits, waiting=replace(waits.waiting, place=0.0))
+    assert ("same", "gpu") in await bench.decide(woken, same)
+
+
+async def test_a_more_urgent_job_is_started_to_lift_the_download_that_others_wait_for(
+    bench: Bench,
+) -> None:
+    bench.server("gpu")
+    lora: dict[str, Any] = {"loras": [{"name": "version:7"}]}
+    waits = replace(
+        seen("waits", "gpu", place=100.0, **lora), tags=frozenset({lacks_tag("gpu", "version:7")})
+    )
+    urgent, same, later = (
+        replace(seen(name, "gpu", place=-9.0, tier=tier), wanted=wanted_by(lora))
+        for name, tier in (("urgent", 0), ("same", 1), ("later", 2))
+    )
+    assert await bench.decide(waits, urgent, same, later) == [("urgent", "gpu")]
 
 
 async def test_a_run_that_is_not_due_is_looked_at_when_it_is(bench: Bench) -> None:
@@ -270,6 +311,45 @@ async def test_runs_whose_checkpoint_is_loaded_go_first_and_the_others_are_told(
 async def test_a_run_of_somebodys_own_pool_is_simply_started(bench: Bench) -> None:
     bench.pool("mine")
     assert await bench.decide(seen("r", "mine")) == [("r", "")]
+
+
+async def test_a_pool_of_no_server_has_a_limit_and_an_order_and_can_be_paused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = 0
+
+    async def free(pool: PoolState) -> int | None:
+        here = len(bench.state._own._taken[pool.name])
+        return None if pool.limit is None else max(0, pool.limit - max(here, elsewhere))
+
+    monkeypatch.setattr(bench.state._own, "free", free)
+    bench.pool("downloads", limit=2, stopped_tiers=frozenset({"bulk"}))
+    runs = [seen(f"r{n}", "downloads", place=-50 + n) for n in range(3)]
+    urgent = seen("urgent", "downloads", tier=0, place=-1)
+    stopped = seen("bulk", "downloads", tier=2, place=-90)
+    assert await bench.decide(*runs, urgent, stopped) == [("urgent", ""), ("r0", "")]
+    assert bench.again <= 2, "another host's run may end any moment"
+    bench.end("r0")
+    elsewhere = 2
+    assert len(await bench.decide(*runs[1:])) == 2
+    elsewhere = 1
+    assert (await bench.decide(*runs[1:]))[2:] == [("r1", "")]
+    bench.pool("downloads", paused=True)
+    bench.end("r1")
+    bench.end("urgent")
+    assert len(await bench.decide(*runs[2:])) == 3
+
+
+async def test_a_download_into_folders_of_one_host_is_left_to_that_host(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "here")
+    bench.pool("downloads")
+    runs = [
+        replace(seen(host, "downloads"), tags=frozenset({f"host:{host}"}))
+        for host in ("here", "there")
+    ]
+    assert await bench.decide(*runs, seen("shared", "downloads")) == [("here", ""), ("shared", "")]
 
 
 async def test_a_job_that_may_run_somewhere_goes_on_there(

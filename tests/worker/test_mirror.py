@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.events import Event, Resource
 
 from stablequeue.prefect_api import Deployment, NewRun, PrefectApi, StateType
 from stablequeue.worker.mirror import Mirror
@@ -115,3 +117,49 @@ async def test_a_missed_event_is_noticed_by_counting(
         assert run not in watched.ids, "once may be a matter of time"
         await watched.mirror.check()
         assert run in watched.ids
+
+
+class SlowToCommit:
+    """Prefect's answers to a read that comes between an event and the commit of its change."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = list(rows)
+
+    async def request(self, _method: str, _path: str, **_: object) -> Any:
+        row = self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]
+        return SimpleNamespace(json=lambda: [row])
+
+
+def row(name: str, place: datetime, told: datetime) -> dict[str, Any]:
+    state = {"id": name, "name": name, "timestamp": told.isoformat()}
+    return {
+        "id": "run",
+        "state": state,
+        "state_id": name,
+        "state_type": "SCHEDULED",
+        "work_pool_name": "gpu",
+        "next_scheduled_start_time": place.isoformat(),
+    }
+
+
+async def test_a_row_that_is_older_than_the_event_that_told_of_it_is_read_again() -> None:
+    now = datetime.now(UTC)
+    old = row("Waiting", now + timedelta(hours=1), now - timedelta(seconds=9))
+    new = row("Queued", now, now)
+    changed = asyncio.Event()
+    mirror = Mirror(cast("Any", SlowToCommit(old, old, new)), changed.set, lambda _pool: None)
+    mirror._pools = {"gpu": "pool"}  # pyright: ignore[reportPrivateUsage]  # not followed here
+    resource = {
+        "prefect.resource.id": "prefect.flow-run.run",
+        "prefect.state-type": "SCHEDULED",
+        "prefect.state-timestamp": now.isoformat(),
+    }
+    event = Event(event="prefect.flow-run.Queued", resource=Resource(resource))
+    try:
+        mirror._hear(event)  # pyright: ignore[reportPrivateUsage]  # as the subscriber does
+        async with asyncio.timeout(WITHIN_S):
+            while (seen := mirror.get("run")) is None or seen.waiting.place > now.timestamp() + 1:
+                await changed.wait()
+                changed.clear()
+    finally:
+        await mirror.close()

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -260,8 +260,10 @@ class NodeClass:
     """`GET /object_info/<Class>`: what a node takes."""
 
     name: str
-    inputs: Mapping[str, tuple[Any, JSON]]  # input -> (type or list of choices, options)
+    inputs: Mapping[str, tuple[Any, JSON]]  # input -> (type or list of choices, options), in order
     output_node: bool
+    required: frozenset[str] = frozenset()
+    display: str = ""
 
     def choices(self, name: str) -> tuple[Any, ...] | None:
         """Return what a combo input offers; None if it is no combo or says nothing."""
@@ -299,12 +301,27 @@ def parse_node_class(data: Any, name: str) -> NodeClass | None:
         return None
     described = mapping(found)
     inputs: dict[str, tuple[Any, JSON]] = {}
+    required: frozenset[str] = frozenset()
     for group in ("required", "optional"):
-        for key, spec in mapping(mapping(described.get("input")).get(group)).items():
-            parts: Sequence[Any] = sequence(spec)
+        specs = mapping(mapping(described.get("input")).get(group))
+        order = sequence(mapping(described.get("input_order")).get(group))
+        for key in dict.fromkeys([*filter(_among(specs), order), *specs]):
+            parts: Sequence[Any] = sequence(specs[key])
             if parts:
                 inputs[key] = (parts[0], mapping(parts[1]) if len(parts) > 1 else {})
-    return NodeClass(name=name, inputs=inputs, output_node=described.get("output_node") is True)
+        if group == "required":
+            required = frozenset(inputs)
+    return NodeClass(
+        name=name,
+        inputs=inputs,
+        output_node=described.get("output_node") is True,
+        required=required,
+        display=one_line(text(described.get("display_name")), 100),
+    )
+
+
+def _among(specs: JSON) -> Callable[[Any], bool]:
+    return lambda key: isinstance(key, str) and key in specs
 
 
 def parse_names(data: Any) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from stablequeue.engines.comfyui.following import FOLDER, Follower
 from stablequeue.engines.comfyui.inventory import read_inventory
 from stablequeue.engines.comfyui.resolving import Resolver
 from stablequeue.engines.comfyui.socket import ComfySocket
-from stablequeue.engines.comfyui.submission import Submitter
+from stablequeue.engines.comfyui.submission import Submitter, graph_of, overrides_of
 from stablequeue.engines.comfyui.workflow_check import resolve_workflow
 from stablequeue.request import GenerationRequest, Mode
 from stablequeue.servers import ServerConfig
@@ -198,5 +198,5 @@ def _client_id(ticket: Ticket) -> str:
 def _recoverable(job: EngineJob) -> bool:
     if job.request.mode is not Mode.WORKFLOW:
         return True
-    graph = workflow.with_overrides(job.request.workflow, job.request.overrides)
+    graph = workflow.with_overrides(graph_of(job), overrides_of(job))
     return workflow.saves_one_picture(graph, workflow.with_prefixes(graph, FOLDER))

@@ -34,12 +34,13 @@ class Resolver:
         self._request = request
         self._lists: dict[str, tuple[str, ...]] = {}
         self._notes: list[str] = []
+        self._missing: list[ModelMissing] = []
 
     async def resolve(self) -> Resolution:
         """Return the server's exact names for a request whose mode is not workflow.
 
         Raises:
-            ModelMissing: It lacks a model.
+            ModelMissing: It lacks models; tells all of them.
             Unsupported: It cannot do this.
         """
         request = self._request
@@ -60,6 +61,7 @@ class Resolver:
         detail: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative}
         detail["upscale_model"] = upscale_model
         if upscaling:
+            self._need_models()
             return Resolution(upscaler=upscaler, detail=detail)
 
         checkpoint = "" if request.unet else self._checkpoint()
@@ -69,6 +71,15 @@ class Resolver:
             for place, name in enumerate(request.text_encoders)
         )
         vae = self._vae()
+        found = tuple(
+            LoraUse(
+                name=self._model("loras", field, lora.name),
+                weight=lora.weight,
+                text_weight=lora.weight if lora.text_weight is None else lora.text_weight,
+            )
+            for field, lora in loras
+        )
+        self._need_models()
         family = await self._family(checkpoint, unet, encoders)
         sampler, scheduler = self._sampler(flow=family.flow)
         if family.guided and request.cfg_scale != _USUAL_GUIDED_CFG:
@@ -82,14 +93,7 @@ class Resolver:
             unet=unet,
             text_encoders=encoders,
             vae=vae,
-            loras=tuple(
-                LoraUse(
-                    name=self._model("loras", field, lora.name),
-                    weight=lora.weight,
-                    text_weight=lora.weight if lora.text_weight is None else lora.text_weight,
-                )
-                for field, lora in loras
-            ),
+            loras=found,
             sampler=sampler,
             scheduler=scheduler,
             upscaler=upscaler,
@@ -254,7 +258,13 @@ class Resolver:
             return names.find(name, self._lists[listed])
         except names.NoMatch as error:
             alike = [shown(suggestion) for suggestion in error.suggestions]
-            raise ModelMissing(self._alias, field, name, alike) from error
+            self._missing.append(ModelMissing(self._alias, field, name, alike))
+            return name
+
+    def _need_models(self) -> None:
+        """Refuse once everything was looked up, so that all that is missing is known at once."""
+        if self._missing:
+            raise ModelMissing.of(self._missing)
 
     def _unsupported(self, field: str, problem: str, allowed: Sequence[str] = ()) -> Unsupported:
         listed = [shown(name) for name in allowed[:_SHOWN]]

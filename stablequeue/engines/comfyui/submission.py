@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from stablequeue.editor_workflow import is_editor_format
 from stablequeue.engines.base import EngineJob, Located, Ticket
 from stablequeue.engines.comfyui import answers, pictures, workflow
 from stablequeue.engines.comfyui.answers import NonsenseError
@@ -136,8 +137,10 @@ class Submitter:
 
     def _encoded(self, ticket: Ticket, job: EngineJob, graph: answers.JSON) -> bytes:
         section = job.request.sections.comfyui
+        edited = job.request.workflow if is_editor_format(job.request.workflow) else None
         extra: dict[str, Any] = {
             "extra_pnginfo": {
+                **({"workflow": edited} if edited else {}),
                 **(section.extra_pnginfo if section else {}),
                 "stablequeue": {
                     "job": job.job_id,
@@ -259,12 +262,24 @@ class Submitter:
         raise EngineUnreachable(alias, f"it did not take the job: {why}")
 
 
+def graph_of(job: EngineJob) -> answers.JSON:
+    """Return the workflow of a job in API format."""
+    return job.resolution.graph or job.request.workflow
+
+
+def overrides_of(job: EngineJob) -> answers.JSON:
+    """Return the overrides of a job as they name inputs of that workflow."""
+    inside = answers.mapping(job.resolution.detail.get("inside"))
+    return workflow.named_inside(job.request.overrides, inside)
+
+
 def workflow_graph(job: EngineJob, inputs: Inputs, folder: str) -> answers.JSON:
     """Return the graph of a job whose mode is workflow."""
     request = job.request
-    graph = workflow.with_overrides(request.workflow, request.overrides)
+    overrides = overrides_of(job)
+    graph = workflow.with_overrides(graph_of(job), overrides)
     with_exact_names(graph, answers.mapping(copy.deepcopy(job.resolution.detail.get("exact"))))
-    kept = [workflow.find_input(graph, name) for name in request.overrides]
+    kept = [workflow.find_input(graph, name) for name in overrides]
     workflow.with_seed(
         graph,
         seed=job.seed,

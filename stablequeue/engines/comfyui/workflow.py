@@ -9,7 +9,7 @@ A user's workflow is trusted code: it can read images outside the server's input
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stablequeue.engines.comfyui.answers import JSON, mapping, one_line, text
@@ -48,6 +48,19 @@ def with_overrides(workflow: Mapping[str, Any], overrides: Mapping[str, Any]) ->
         node_id, key = find_input(graph, name)
         graph[node_id]["inputs"][key] = copy.deepcopy(value)
     return graph
+
+
+def named_inside(
+    overrides: Mapping[str, Any], inside: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return overrides that name inputs of the graph, for some that name what the editor shows.
+
+    Args:
+        overrides: As asked.
+        inside: For each of those, the inputs it sets. One that is named itself keeps its own value.
+    """
+    named = {one: value for name, value in overrides.items() for one in inside.get(name, ())}
+    return named | {name: value for name, value in overrides.items() if name not in inside}
 
 
 def find_input(graph: Mapping[str, Any], name: str) -> tuple[str, str]:

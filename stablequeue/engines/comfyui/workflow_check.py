@@ -5,8 +5,10 @@ whose slash or case differs from the server's are replaced by the server's own; 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from stablequeue.editor_workflow import is_editor_format, read_editor_workflow
 from stablequeue.engines.base import LoraUse, Resolution
 from stablequeue.engines.comfyui import names
 from stablequeue.engines.comfyui.answers import (
@@ -19,16 +21,18 @@ from stablequeue.engines.comfyui.answers import (
     text,
 )
 from stablequeue.engines.comfyui.client import ComfyClient
+from stablequeue.engines.comfyui.editor_format import Converted, class_names, to_api_format
 from stablequeue.engines.comfyui.inventory import node_classes
 from stablequeue.engines.comfyui.progress import is_link, reachable
 from stablequeue.engines.comfyui.rejections import is_model_input
 from stablequeue.engines.comfyui.workflow import (
     PLACEHOLDERS,
+    named_inside,
     placeholders,
     seed_inputs,
     with_overrides,
 )
-from stablequeue.errors import ModelMissing, Unsupported
+from stablequeue.errors import BadRequest, ModelMissing, Unsupported
 from stablequeue.request import GenerationRequest
 
 _SHOWN = 40
@@ -39,17 +43,68 @@ async def resolve_workflow(
 ) -> Resolution:
     """Check a workflow against what the server has now.
 
+    A workflow as the editor saves it is made into one for this server's classes first.
+
     Returns:
         Its main models and sampler, and in `detail` the exact names to put in (`exact`: node id ->
         input -> name).
 
     Raises:
-        BadRequest: An override names nothing that exists.
-        ModelMissing: It lacks a model.
+        BadRequest: An override names nothing that exists, or the editor's workflow cannot be
+            understood.
+        ModelMissing: It lacks models; tells all of them.
         Unsupported: It lacks a node class, or the workflow cannot do what the request asks.
     """
-    graph = with_overrides(request.workflow, request.overrides)
-    classes = await node_classes(client, _class_types(graph))
+    workflow = await _read(client, alias, request.workflow)
+    classes = workflow.classes
+    inside = workflow.converted.inside(request.overrides) if workflow.converted else {}
+    graph = with_overrides(workflow.graph, named_inside(request.overrides, inside))
+    outputs = [node_id for node_id in graph if _class(graph, classes, node_id).output_node]
+    if not outputs:
+        raise Unsupported(alias, "workflow", "none of its nodes saves or shows anything")
+    _check_request(alias, request, graph)
+    exact: dict[str, JSON] = {}
+    lacking: list[ModelMissing] = []
+    for node_id in sorted(reachable(graph, outputs)):
+        described = _class(graph, classes, node_id)
+        if workflow.converted is not None:
+            _need_inputs(described, graph, node_id)
+        for key, value in inputs_of(graph, node_id).items():
+            try:
+                name = _checked(alias, described, node_id, key, value)
+            except ModelMissing as error:
+                lacking.append(error)
+                continue
+            if name != value:
+                exact.setdefault(node_id, {})[key] = name
+    if lacking:
+        raise ModelMissing.of(lacking)
+    found = summary(with_exact_names(graph, exact), exact)
+    if workflow.converted is None:
+        return found
+    detail = {**found.detail, "inside": inside} if inside else found.detail
+    return replace(found, graph=graph, detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class _Workflow:
+    """A workflow in API format, the classes of its nodes, and what it was made of, if it was."""
+
+    graph: JSON
+    classes: Mapping[str, NodeClass | None]
+    converted: Converted | None = None
+
+
+async def _read(client: ComfyClient, alias: str, workflow: JSON) -> _Workflow:
+    """Ask for the classes a workflow needs, and bring it into API format.
+
+    Raises:
+        BadRequest: See `to_api_format`.
+        Unsupported: The server lacks a class.
+    """
+    edited = read_editor_workflow(workflow) if is_editor_format(workflow) else None
+    wanted = class_names(edited) if edited is not None else _class_types(workflow)
+    classes = await node_classes(client, wanted)
     missing = sorted(name for name, found in classes.items() if found is None)
     if missing:
         raise Unsupported(
@@ -58,18 +113,10 @@ async def resolve_workflow(
             f"it has no node {', '.join(one_line(name, 80) for name in missing)};"
             " install the custom nodes there, or send the job elsewhere",
         )
-    outputs = [node_id for node_id in graph if _class(graph, classes, node_id).output_node]
-    if not outputs:
-        raise Unsupported(alias, "workflow", "none of its nodes saves or shows anything")
-    _check_request(alias, request, graph)
-    exact: dict[str, JSON] = {}
-    for node_id in sorted(reachable(graph, outputs)):
-        described = _class(graph, classes, node_id)
-        for key, value in inputs_of(graph, node_id).items():
-            name = _checked(alias, described, node_id, key, value)
-            if name != value:
-                exact.setdefault(node_id, {})[key] = name
-    return summary(with_exact_names(graph, exact), exact)
+    if edited is None:
+        return _Workflow(workflow, classes)
+    converted = to_api_format(edited, classes)
+    return _Workflow(converted.graph, classes, converted)
 
 
 def with_exact_names(graph: JSON, exact: Mapping[str, Any]) -> JSON:
@@ -136,6 +183,18 @@ def _class(
 ) -> NodeClass:
     found = classes[text(mapping(graph[node_id]).get("class_type"))]
     return found or NodeClass(name="", inputs={}, output_node=False)
+
+
+def _need_inputs(described: NodeClass, graph: Mapping[str, Any], node_id: str) -> None:
+    """Refuse a node that something is not connected to, as the server would."""
+    given = inputs_of(graph, node_id)
+    for name in described.inputs:
+        kind = text(described.inputs[name][0])
+        if name in described.required and name not in given and not kind.startswith("COMFY_"):
+            title = text(mapping(mapping(graph[node_id]).get("_meta")).get("title"))
+            node = f"node {one_line(node_id, 60)} ({one_line(title, 60)})"
+            problem = f"{node} needs its input {one_line(name, 60)}, and nothing is connected to it"
+            raise BadRequest("workflow", problem)
 
 
 def _check_request(alias: str, request: GenerationRequest, graph: JSON) -> None:

@@ -225,6 +225,17 @@ class ForgeClient:
         if response.status_code != _OK:
             raise self._unexpected(response)
 
+    async def refresh(self, what: str) -> None:
+        """Have it list its `checkpoints`, `loras`, `vae` or `embeddings` anew.
+
+        All but the LoRAs wait for the job that runs there (`modules/api/api.py`, the queue lock),
+        so no answer is late. An old server that lacks the route is left alone.
+        """
+        timeout = httpx.Timeout(None, connect=self._server.connect_timeout_s)
+        async with faults(self._server, f"having it look for new {what}"):
+            response = await self._jobs.post(f"sdapi/v1/refresh-{what}", json={}, timeout=timeout)
+        check_access(self._server, response)
+
     async def run(self, path: str, body: bytes, trace: Any) -> httpx.Response:
         """Send a job and await its end, however long; return the raw reply.
 

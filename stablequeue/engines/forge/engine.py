@@ -7,7 +7,7 @@ schedulers of their own since AUTOMATIC1111 1.9. Gradio's own queue is not used.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -35,8 +35,18 @@ from stablequeue.engines.forge.resolving import AUTOMATIC1111, FORGE, Resolver
 from stablequeue.engines.forge.session import Session
 from stablequeue.engines.forge.submission import Desk, Submitter
 from stablequeue.errors import EngineBusy
+from stablequeue.models.kinds import ModelType
 from stablequeue.request import GenerationRequest
 from stablequeue.servers import ServerConfig
+
+_REFRESHED: Mapping[ModelType, str] = {
+    ModelType.CHECKPOINT: "checkpoints",
+    ModelType.DIFFUSION_MODEL: "checkpoints",  # Forge lists bare image models among them
+    ModelType.LORA: "loras",
+    ModelType.VAE: "vae",
+    ModelType.TEXT_ENCODER: "vae",  # Forge's modules: VAEs and text encoders in one list
+    ModelType.EMBEDDING: "embeddings",
+}
 
 
 class Forge:
@@ -105,6 +115,11 @@ class Forge:
     async def inventory(self) -> Inventory:
         """List what the server has."""
         return await read_inventory(self._session)
+
+    async def refresh(self, kinds: Collection[ModelType]) -> None:
+        """Have it look for new files of these types; may wait for the job that runs there."""
+        for what in dict.fromkeys(_REFRESHED[kind] for kind in kinds if kind in _REFRESHED):
+            await self._client.refresh(what)
 
     async def resolve(self, request: GenerationRequest) -> Resolution:
         """Turn references into the server's exact names, asking it anew."""

@@ -44,12 +44,13 @@ class Resolver:
         self._request = request
         self._alias = session.alias
         self._section = request.sections.forge
+        self._missing: list[ModelMissing] = []
 
     async def resolve(self) -> Resolution:
         """Look everything up.
 
         Raises:
-            ModelMissing: It lacks a model; suggestions are listed.
+            ModelMissing: It lacks models; tells all of them, with suggestions.
             Unsupported: It cannot do what the request asks.
             EngineBusy: It is still starting.
         """
@@ -67,6 +68,7 @@ class Resolver:
         wanted = self._request.upscale.upscaler or _LANCZOS
         offered = [name for name in await self._client.upscalers() if name != "None"]
         upscaler = self._model(wanted, offered, "upscale.upscaler")
+        self._need_models()
         boot = await self._session.boot()
         detail: JSON = {"kind": "upscale", "webui": bool(boot.id)}
         return Resolution(upscaler=upscaler, detail=detail)
@@ -90,6 +92,7 @@ class Resolver:
             upscaler = await self._hires_upscaler()
         scripts, script = await self._scripts()
         extra = await self._extra_payload(checkpoints, lists)
+        self._need_models()
         await self._check_styles()
         boot = await self._session.boot()
         detail: JSON = {
@@ -127,13 +130,14 @@ class Resolver:
         request = self._request
         field = "unet" if request.unet else "checkpoint"
         wanted = request.unet or request.checkpoint
-        if not checkpoints:
-            raise ModelMissing(self._alias, field, wanted or "any model")
+        if not checkpoints and not wanted:
+            raise ModelMissing(self._alias, field, "any model")
         if wanted:
             try:
                 found = names.find_checkpoint(wanted, checkpoints)
             except NoMatch as error:
-                raise ModelMissing(self._alias, field, wanted, error.suggestions) from None
+                self._lacks(field, wanted, error)
+                found = Checkpoint(title=wanted)
             return _Chosen(found, names.expected_hash(wanted, found))
         return self._selected(checkpoints, settings)
 
@@ -225,7 +229,8 @@ class Resolver:
         try:
             return names.find_lora(name.strip(), files).name
         except NoMatch as error:
-            raise ModelMissing(self._alias, field, name, error.suggestions) from None
+            self._lacks(field, name, error)
+            return ""
 
     def _writable(self, name: str, field: str) -> str:
         if _UNWRITABLE & set(name):
@@ -238,7 +243,16 @@ class Resolver:
         try:
             return names.find(wanted, listed, str)
         except NoMatch as error:
-            raise ModelMissing(self._alias, field, wanted, error.suggestions) from None
+            self._lacks(field, wanted, error)
+            return wanted
+
+    def _lacks(self, field: str, name: str, error: NoMatch) -> None:
+        self._missing.append(ModelMissing(self._alias, field, name, error.suggestions))
+
+    def _need_models(self) -> None:
+        """Refuse once everything was looked up, so that all that is missing is known at once."""
+        if self._missing:
+            raise ModelMissing.of(self._missing)
 
     # The rest.
 
@@ -299,7 +313,7 @@ class Resolver:
                 try:
                     found[key] = names.find_checkpoint(wanted, checkpoints).title
                 except NoMatch as error:
-                    raise ModelMissing(self._alias, field, wanted, error.suggestions) from None
+                    self._lacks(field, wanted, error)
         if (wanted := text(found.get("hr_sampler_name"))) and wanted != "Use same sampler":
             found["hr_sampler_name"] = lists.sampler(wanted)
         if (wanted := text(found.get("hr_scheduler"))) and wanted != "Use same scheduler":

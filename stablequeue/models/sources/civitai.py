@@ -212,6 +212,32 @@ class Civitai:
         async for item in self._pages("models", search.parameters(), pages):
             yield CivitaiModel.model_validate(item)
 
+    async def search_page(
+        self, search: Search, cursor: str = "", *, pages: int = 20
+    ) -> tuple[list[CivitaiModel], str]:
+        """Return the next models of a search, and the cursor of what follows them.
+
+        Empty pages in between are read over, at most `pages` of them.
+
+        Args:
+            search: What to search for; the same for every page.
+            cursor: Empty: the first page. Opaque, and Civitai's own.
+            pages: See above.
+
+        Returns:
+            The cursor is empty where nothing follows.
+        """
+        for _ in range(pages):
+            more = [("cursor", cursor)] if cursor else []
+            found = await self._get("models", [*search.parameters(), *more])
+            data = as_mapping(found.data if found is not None else None)
+            after = str(as_mapping(data.get("metadata")).get("nextCursor") or "")
+            models = [CivitaiModel.model_validate(one) for one in as_mappings(data.get("items"))]
+            if models or not after or after == cursor:
+                return models, "" if after == cursor else after
+            cursor = after
+        return [], cursor
+
     def understands(self, url: str) -> CivitaiRef | None:
         """Return what a URL of Civitai names; None for any other URL."""
         return parse(url, hosts=self._hosts)
@@ -272,7 +298,9 @@ class Civitai:
             model = await self.model(ref.model_id)
             if model is not None and model.mode.casefold() == "archived":
                 raise ModelGone("civitai", f"{model.name} is archived; it cannot be downloaded")
-            version = None if model is None else model.version()
+            inner = None if model is None else model.version()
+            # An entry within a model may tell neither model nor model id, which sidecars need.
+            version = inner and (await self.version(inner.id) or inner)
         if version is None:
             what = f"version {ref.version_id}" if ref.version_id else f"model {ref.model_id}"
             raise ModelGone("civitai", f"there is no {what}, or it is not published (any more)")

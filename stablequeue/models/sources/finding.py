@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stablequeue.models.sources.access import Access
+from stablequeue.models.sources.asking import ApiTries
 from stablequeue.models.sources.choosing import Wish
 from stablequeue.models.sources.civitai import Civitai, civitai_access
 from stablequeue.models.sources.direct import direct_access, direct_offer
@@ -54,10 +55,18 @@ def access_for(offer: Offer, settings: SourceSettings) -> Access:
 
 
 @asynccontextmanager
-async def open_sources(settings: SourceSettings, cache: Path) -> AsyncGenerator[Sources]:
-    """Open all sources for the length of the block; `cache` is the folder for their answers."""
+async def open_sources(
+    settings: SourceSettings, cache: Path, *, tries: ApiTries | None = None
+) -> AsyncGenerator[Sources]:
+    """Open all sources for the length of the block.
+
+    Args:
+        settings: Of the sources.
+        cache: Folder for their answers.
+        tries: How patient.
+    """
     async with (
-        Civitai(settings.civitai, cache / "civitai") as civitai,
-        HuggingFace(settings.huggingface) as huggingface,
+        Civitai(settings.civitai, cache / "civitai", tries=tries) as civitai,
+        HuggingFace(settings.huggingface, tries=tries) as huggingface,
     ):
         yield Sources(settings=settings, civitai=civitai, huggingface=huggingface)

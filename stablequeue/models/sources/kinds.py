@@ -76,3 +76,25 @@ def of_comfyui(folder: str) -> str:
     """Return the kind that lives in one of ComfyUI's model folders; empty if it is none of ours."""
     first = folder.replace("\\", "/").strip("/").casefold().removeprefix("models/").partition("/")
     return _COMFYUI_FOLDERS.get(first[0], "")
+
+
+_OF_KIND = {
+    # Civitai's own words, as its API wants them: a LoRA may be any of three.
+    "checkpoint": ("Checkpoint",),
+    "lora": ("LORA", "LoCon", "DoRA"),
+    "embedding": ("TextualInversion",),
+    "vae": ("VAE",),
+    "controlnet": ("Controlnet",),
+    "upscaler": ("Upscaler",),
+    "hypernetwork": ("Hypernetwork",),
+    "unet": ("UNet",),
+    "diffusion_model": ("UNet",),
+    "text_encoder": ("TextEncoder", "CLIP"),
+    "clip_vision": ("CLIPVision",),
+    "motion_module": ("MotionModule",),
+}
+
+
+def civitai_types(word: str) -> tuple[str, ...]:
+    """Return Civitai's words for a kind of model; one it has itself stays as it is."""
+    return _OF_KIND.get(word.strip().casefold().replace("-", "_"), (word.strip(),))

@@ -161,7 +161,7 @@ class Shelf:
                 "model_name": c.model_name,
                 "hash": c.file.short_hash if c.hashed else None,
                 "sha256": c.file.sha256 if c.hashed else None,
-                "filename": self.path("models", "Stable-diffusion", c.name),
+                "filename": str(c.file.path or self.path("models", "Stable-diffusion", c.name)),
                 "config": None,
             }
             for c in self.checkpoints
@@ -187,7 +187,9 @@ class Shelf:
             {
                 "name": lora.name,
                 "alias": lora.alias,
-                "path": self.path("models", "Lora", self._models.told(lora.file)),
+                "path": str(
+                    lora.file.path or self.path("models", "Lora", self._models.told(lora.file))
+                ),
                 "metadata": dict(lora.file.metadata),
             }
             for lora in self._loras
@@ -204,6 +206,8 @@ class Shelf:
         return file.name.rsplit("/", 1)[-1]
 
     def _module_path(self, file: ModelFile) -> str:
+        if file.path is not None:
+            return str(file.path)
         folder = "VAE" if file.kind == VAES else "text_encoder"
         return self.path("models", folder, self._models.told(file))
 

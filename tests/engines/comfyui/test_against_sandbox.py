@@ -1,6 +1,7 @@
 """The engine and the sandbox's ComfyUI half, over real sockets, with things going wrong."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from PIL import Image
 
 from stablequeue.engines.base import EngineJob, Located, Phase, RawResult, Ticket
 from stablequeue.engines.comfyui import ComfyUI
+from stablequeue.engines.comfyui.graph import Inputs
+from stablequeue.engines.comfyui.submission import workflow_graph
 from stablequeue.errors import (
+    BadRequest,
     EngineUnreachable,
     Interrupted,
     JobFailed,
@@ -28,6 +32,7 @@ from stablequeue.servers import ServerConfig
 from tests.engines.comfyui.jobs import JOB_ID, PICTURE
 from tests.engines.comfyui.recordings import recorded
 from tests.engines.comfyui.scripted import until
+from tests.support.drawing import simple
 
 WORKFLOW = recorded("txt2img")["request"]["prompt"]
 
@@ -307,3 +312,78 @@ async def test_a_model_exchanged_without_a_word_is_noticed(
     with pytest.raises(WrongModel):
         await collected(engine, other, tmp_path / "spool")
     assert sandbox.running
+
+
+async def templates(engine: ComfyUI) -> dict[str, Any]:
+    """Return a workflow as the editor saves it, with a checkpoint the server has."""
+    return simple((await engine.inventory()).checkpoints[0])
+
+
+async def test_a_workflow_as_the_editor_saves_it_makes_the_same_picture_as_in_api_format(
+    engine: ComfyUI, tmp_path: Path
+) -> None:
+    template = await templates(engine)
+    job = await made(engine, mode="workflow", workflow=template)
+    plain = await made(engine, mode="workflow", workflow=job.resolution.graph, attempt=2)
+    assert not plain.resolution.graph
+    assert "graph" not in job.resolution.to_json()
+    pictures: list[bytes] = []
+    for number, one in enumerate((job, plain)):
+        ticket = await engine.submit(engine.ticket(one), one)
+        assert ticket.data["recoverable"]
+        (asset,) = (await collected(engine, ticket, tmp_path / f"spool{number}")).assets
+        with Image.open(asset.path) as image:
+            pictures.append(image.tobytes())
+            texts = dict(image.info)
+        assert json.loads(texts["prompt"])["5"]["class_type"] == "KSampler"
+        assert ("workflow" in texts) is (one is job)
+        if one is job:
+            assert json.loads(texts["workflow"]) == template
+    assert pictures[0] == pictures[1]
+
+
+async def test_overrides_seeds_and_count_work_on_what_the_editor_saves(
+    engine: ComfyUI, tmp_path: Path
+) -> None:
+    overrides = {"Sampler.steps": 4, "2.text": "a bird", "7.filename_prefix": "mine"}
+    asked = {"mode": "workflow", "workflow": await templates(engine), "overrides": overrides}
+    prompts: list[Any] = []
+    for index in range(2):
+        job = await made(engine, index=index, attempt=index + 1, count=2, seed=11, **asked)
+        ticket = await engine.submit(engine.ticket(job), job)
+        (asset,) = (await collected(engine, ticket, tmp_path / f"spool{index}")).assets
+        with Image.open(asset.path) as image:
+            prompts.append(json.loads(image.info["prompt"]))
+    assert [prompt["5"]["inputs"]["seed"] for prompt in prompts] == [11, 12]
+    assert prompts[0]["5"]["inputs"]["steps"] == 4
+    assert prompts[0]["2"]["inputs"]["text"] == "a bird"
+
+
+async def test_an_override_may_name_what_only_the_editor_shows(engine: ComfyUI) -> None:
+    template = await templates(engine)
+    template["nodes"].append({"id": 30, "type": "PrimitiveNode", "widgets_values": [6, "fixed"]})
+    template["nodes"][4]["inputs"].append(
+        {"name": "steps", "type": "INT", "link": 99, "widget": {"name": "steps"}}
+    )
+    template["links"].append([99, 30, 0, 5, 4, "INT"])
+    for overrides, steps in (({}, 6), ({"30.value": 8}, 8), ({"30.value": 8, "5.steps": 9}, 9)):
+        job = await made(engine, mode="workflow", workflow=template, overrides=overrides)
+        assert workflow_graph(job, Inputs(), "own")["5"]["inputs"]["steps"] == steps
+    with pytest.raises(BadRequest, match="no such input"):
+        await made(engine, mode="workflow", workflow=template, overrides={"5.stepz": 1})
+
+
+async def test_what_a_server_lacks_of_a_template_is_told_as_of_any_workflow(
+    engine: ComfyUI,
+) -> None:
+    with pytest.raises(ModelMissing) as missing:
+        await made(engine, mode="workflow", workflow=simple("gone.safetensors"))
+    assert missing.value.field == "workflow.1.ckpt_name"
+    template = await templates(engine)
+    template["nodes"][4]["type"] = "SamplerOfAPack"
+    with pytest.raises(Unsupported, match="SamplerOfAPack"):
+        await made(engine, mode="workflow", workflow=template)
+    template = await templates(engine)
+    template["nodes"][0]["mode"] = 2
+    with pytest.raises(BadRequest, match=r"node \d .* needs its input clip"):
+        await made(engine, mode="workflow", workflow=template)
