@@ -1,4 +1,4 @@
-"""Starting, commands, memory, storing, models and search of an installation: `--all` of make bench.
+"""Starting, commands, memory, storing and search of an installation: `--all` of make bench.
 
 About 12 minutes, most of it for the million rows of the search.
 """
@@ -210,7 +210,6 @@ def measure(folder: Path, rows: int) -> Iterator[Figure]:
     """Measure everything, the quick things first."""
     house = House(folder / "home")
     yield from storing_one(folder)
-    yield from libraries(folder)
     yield from starting(house)
     with house.running(), house.client() as client:
         house.command("servers", "rm", "sandbox-forge", "--quiet")
