@@ -315,6 +315,11 @@ class GenerationRequest(BaseModel):
             return frozenset({"forge"})
         return self.sections.present
 
+    @property
+    def keeps_own_seeds(self) -> bool:
+        """Whether a workflow runs with the seeds it brings: none is asked for, one picture is."""
+        return self.mode is Mode.WORKFLOW and self.seed < 0 and self.count == 1
+
     def expired(self, now: datetime) -> bool:
         """Whether it may no longer start; `now` must carry a time zone."""
         return self.expires_at is not None and now >= self.expires_at

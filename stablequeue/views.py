@@ -90,7 +90,8 @@ class JobView:
         place: From 1: which of its server's waiting jobs it is. 0: it does not wait, or the list
             was cut off before.
         progress: 0 to 1 while it runs, None while unknown.
-        seed: Of picture 0; -1 while a run made elsewhere has not begun.
+        seed: Of picture 0; -1 while a run made elsewhere has not begun, and for a workflow that
+            keeps the seeds it brings.
         due: While it waits: not before, and its place in the order.
         flow_run_id: Prefect's run; empty when there is none (any more).
         in_prefect: Whether Prefect has the run now.
@@ -276,7 +277,7 @@ def _asked(stored: StoredRequest | None, run: Run | None) -> dict[str, Any]:
         "mode": _text(data, "mode") or "txt2img",
         "tier": _text(data, "tier") or "normal",
         "count": _number(data, "count", 1),
-        "seed": stored.seed if stored else _number(data, "seed", -1),
+        "seed": _seed(stored, data),
         "tags": tuple(str(tag) for tag in cast("list[Any]", data.get("tags") or ())),
         "source": _text(data, "source"),
         "server": stored.server if stored else _text(data, "server"),
@@ -291,6 +292,13 @@ def _asked(stored: StoredRequest | None, run: Run | None) -> dict[str, Any]:
         about["accepted_at"] = run.created
         about["server"] = about["server"] or run.pool
     return about
+
+
+def _seed(stored: StoredRequest | None, data: Mapping[str, Any]) -> int:
+    """Return the seed of the first picture; -1: not fixed yet, or a workflow keeps its own."""
+    asked = _number(data, "seed", -1)
+    own = _text(data, "mode") == "workflow" and asked < 0 and _number(data, "count", 1) == 1
+    return asked if stored is None or own else stored.seed
 
 
 def _text(data: Mapping[str, Any], name: str) -> str:

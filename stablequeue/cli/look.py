@@ -305,7 +305,7 @@ def _show(target: Screen, job: "JobView", request: dict[str, Any]) -> None:
                 "accepted": local_time(job.accepted_at, now),
                 "started": local_time(job.started_at, now),
                 "ended": local_time(job.finished_at, now),
-                "seed": job.seed,
+                "seed": job.seed if job.seed >= 0 else "",
                 "tags": ", ".join(job.tags),
                 "source": job.source,
                 "flow run": job.flow_run_id,

@@ -19,6 +19,7 @@ from stablequeue.model_names import model_key
 from stablequeue.pipeline.job import Job, logger
 from stablequeue.pipeline.spool import attempt_folder, disk_trouble, read_result, remove_attempts
 from stablequeue.prompts.comfy_graph import summarise
+from stablequeue.request import Mode
 from stablequeue.storage import (
     Sniffed,
     can_reencode,
@@ -29,6 +30,9 @@ from stablequeue.storage import (
     reencode,
     sniff,
 )
+
+_LARGEST_KEPT = 2**63 - 1
+"""What a column of whole numbers holds; ComfyUI takes seeds up to twice that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ async def _store_result(job: Job, attempt: Attempt, result: RawResult) -> None:
 
 
 def _store_files(job: Job, attempt: Attempt, result: RawResult) -> None:
-    files = [_prepare(job, attempt, raw, ordinal) for ordinal, raw in enumerate(result.assets)]
+    files = [_prepare(job, attempt, result, ordinal) for ordinal in range(len(result.assets))]
     # Two jobs with equal bytes share one file: look and write under one lock until the catalogue
     # has counted it. Sorted, so that two processes never wait for each other.
     job.settings.locks.mkdir(parents=True, exist_ok=True)
@@ -136,6 +140,7 @@ class _File:
 
     raw: RawAsset
     ordinal: int
+    seed: int
     path: Path
     sniffed: Sniffed
     sha256: str
@@ -144,8 +149,9 @@ class _File:
     warnings: tuple[str, ...]
 
 
-def _prepare(job: Job, attempt: Attempt, raw: RawAsset, ordinal: int) -> _File:
+def _prepare(job: Job, attempt: Attempt, result: RawResult, ordinal: int) -> _File:
     """Check that a spooled file is what it claims, encode it as wanted, make its thumbnail."""
+    raw = result.assets[ordinal]
     try:
         sniffed = sniff(raw.path)
         original = sha256 = file_sha256(raw.path)
@@ -168,7 +174,16 @@ def _prepare(job: Job, attempt: Attempt, raw: RawAsset, ordinal: int) -> _File:
         raise JobFailed(
             attempt.server, f"picture {attempt.index + 1}: the file it made is damaged: {error}"
         ) from error
-    return _File(raw, ordinal, path, sniffed, sha256, original, infotext, tuple(warnings))
+    seed = _seed(job, attempt, result.effective)
+    return _File(raw, ordinal, seed, path, sniffed, sha256, original, infotext, tuple(warnings))
+
+
+def _seed(job: Job, attempt: Attempt, effective: Mapping[str, Any]) -> int:
+    """Return the seed a picture was made with; -1: a number the catalogue has no room for."""
+    made = effective.get("seed") if job.request.mode is Mode.WORKFLOW else None
+    if not isinstance(made, int):
+        return job.stored.seed + attempt.index
+    return made if 0 <= made <= _LARGEST_KEPT else -1
 
 
 def _has_content(path: Path) -> bool:
@@ -188,7 +203,7 @@ def _put(job: Job, attempt: Attempt, file: _File) -> tuple[str, int]:
         wanted = readable_key(
             job.stored.accepted_at,
             job.request.prompt or job.request.mode.value,
-            seed=job.stored.seed + attempt.index,
+            seed=file.seed,
             job_id=job.id,
             index=attempt.index,
             ordinal=file.ordinal,
@@ -205,7 +220,6 @@ def _put(job: Job, attempt: Attempt, file: _File) -> tuple[str, int]:
 def _asset(
     job: Job, attempt: Attempt, result: RawResult, file: _File, lies: tuple[str, int]
 ) -> NewAsset:
-    seed = job.stored.seed + attempt.index
     key, blob_id = lies
     sniffed = file.sniffed
     effective = result.effective
@@ -225,9 +239,9 @@ def _asset(
         name=file.raw.name[:300],
         infotext=file.infotext,
         prompt=_prompt(job),
-        params=_parameters(job, result, file.raw, seed, here=here),
+        params=_parameters(job, result, file, here=here),
         models=used_models(effective, job.resolution if here else None),
-        seed=seed,
+        seed=file.seed,
         engine=attempt.engine,
         engine_version=str(effective.get("version") or (info.version if info else "")),
         gpu=str(effective.get("gpu") or (info.gpu if info else "")),
@@ -244,14 +258,15 @@ def _prompt(job: Job) -> str:
     return summarise(job.resolution.graph).prompt
 
 
-def _parameters(
-    job: Job, result: RawResult, raw: RawAsset, seed: int, *, here: bool
-) -> dict[str, Any]:
+def _parameters(job: Job, result: RawResult, file: _File, *, here: bool) -> dict[str, Any]:
+    request = job.request.dumped()
+    if not job.request.keeps_own_seeds:  # else it would replace every seed of the workflow
+        request["seed"] = file.seed
     return {
-        "request": {**job.request.dumped(), "seed": seed},
+        "request": request,
         "resolution": job.resolution.to_json() if job.resolution and here else {},
         "effective": result.effective,
-        "meta": raw.meta,
+        "meta": file.raw.meta,
         "sandbox": bool(job.info and job.info.sandbox),
     }
 

@@ -111,6 +111,18 @@ def test_a_template_is_kept_as_it_is_and_refused_at_once_if_it_is_damaged(
     assert "node 1 has no type" in ran.err
 
 
+def test_a_job_does_not_claim_a_seed_that_its_workflow_does_not_use(
+    run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "w.json"
+    file.write_text('{"3": {"class_type": "KSampler", "inputs": {"seed": 1}}}')
+    job = run("submit", "--server", "gpu-a", "--workflow", file).out.strip()
+    assert json.loads(run("show", job, "--json").out)["seed"] == -1
+    assert "seed  " not in run("show", job).out
+    job = run("submit", "--server", "gpu-a", "--workflow", file, "--seed", "4").out.strip()
+    assert json.loads(run("show", job, "--json").out)["seed"] == 4
+
+
 def test_a_picture_a_file_and_a_pasted_infotext_are_the_same_request(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

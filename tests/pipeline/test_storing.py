@@ -116,6 +116,30 @@ async def test_a_picture_of_a_template_is_found_by_the_prompt_of_what_was_run(be
     assert [one.prompt for one in bench.catalogue.assets(job.id)] == ["a harbour at night"]
 
 
+async def test_a_workflow_s_own_seed_is_the_one_recorded(bench: Bench) -> None:
+    workflow = {"3": {"class_type": "KSampler", "inputs": {"seed": 11}}}
+    job = bench.job(mode="workflow", workflow=workflow, prompt="")
+    spooled(bench, job, painted(), effective={"seed": 11})
+
+    (asset,) = (await store(job)).assets
+
+    assert asset.seed == 11
+    assert "-s11-" in asset.key
+    assert "seed" not in asset.params["request"], "asked for, it would replace every seed there is"
+
+
+async def test_a_seed_too_large_for_the_catalogue_is_no_reason_to_lose_a_picture(
+    bench: Bench,
+) -> None:
+    job = bench.job(mode="workflow", workflow={"3": {"class_type": "KSampler", "inputs": {}}})
+    spooled(bench, job, painted(), effective={"seed": 2**64 - 1})
+
+    (asset,) = (await store(job)).assets
+
+    assert asset.seed == -1
+    assert asset.params["effective"]["seed"] == 2**64 - 1
+
+
 async def test_pictures_not_collected_yet_are_left_alone(bench: Bench) -> None:
     job = bench.job(count=3)
     spooled(bench, job, painted())

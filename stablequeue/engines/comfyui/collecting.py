@@ -10,6 +10,7 @@ from stablequeue.engines.comfyui.answers import Ended
 from stablequeue.engines.comfyui.client import ComfyClient
 from stablequeue.engines.comfyui.outputs import RemoteFile
 from stablequeue.engines.comfyui.together import together
+from stablequeue.engines.comfyui.workflow import seed_of
 from stablequeue.engines.comfyui.workflow_check import inputs_of, model_names
 from stablequeue.errors import JobFailed, ProtocolError, ResultLost, StoreUnavailable, WrongModel
 from stablequeue.servers import ServerConfig
@@ -155,12 +156,6 @@ def _effective(ticket: Ticket, ended: Ended) -> JSON:
         for node_id in ended.graph
         if "sampler_name" in (inputs := inputs_of(ended.graph, node_id))
     ]
-    seeds = [
-        value
-        for node_id in ended.graph
-        for key, value in inputs_of(ended.graph, node_id).items()
-        if key in {"seed", "noise_seed"} and isinstance(value, int)
-    ]
     effective: JSON = {
         **ticket.data.get("asked", {}),
         "models": model_names(ended.graph),
@@ -168,8 +163,8 @@ def _effective(ticket: Ticket, ended: Ended) -> JSON:
         "number": ended.number,
         "seconds": round(ended.seconds, 3),
     }
-    if seeds:
-        effective["seed"] = seeds[0]
+    if (seed := seed_of(ended.graph)) is not None:
+        effective["seed"] = seed
     if samplers:
         effective["sampler"] = answers.text(samplers[0].get("sampler_name"))
         effective["scheduler"] = answers.text(samplers[0].get("scheduler"))

@@ -30,7 +30,13 @@ from stablequeue.engines.comfyui.following import FOLDER, Follower
 from stablequeue.engines.comfyui.inventory import read_inventory
 from stablequeue.engines.comfyui.resolving import Resolver
 from stablequeue.engines.comfyui.socket import ComfySocket
-from stablequeue.engines.comfyui.submission import Submitter, graph_of, overrides_of
+from stablequeue.engines.comfyui.submission import (
+    Submitter,
+    graph_of,
+    overrides_of,
+    seed_of,
+    seeded_workflow,
+)
 from stablequeue.engines.comfyui.workflow_check import resolve_workflow
 from stablequeue.request import GenerationRequest, Mode
 from stablequeue.servers import ServerConfig
@@ -123,7 +129,7 @@ class ComfyUI:
                 "checkpoint": resolution.checkpoint or resolution.unet,
                 "sampler": resolution.sampler,
                 "scheduler": resolution.scheduler,
-                "seed": job.seed,
+                "seed": _seed_of(job),
                 "notes": list(resolution.detail.get("notes", [])),
             },
         }
@@ -193,6 +199,11 @@ class ComfyUI:
 def _client_id(ticket: Ticket) -> str:
     client_id = ticket.data.get("client_id")
     return client_id if isinstance(client_id, str) else ""
+
+
+def _seed_of(job: EngineJob) -> int:
+    workflow_mode = job.request.mode is Mode.WORKFLOW
+    return seed_of(job, seeded_workflow(job)) if workflow_mode else job.seed
 
 
 def _recoverable(job: EngineJob) -> bool:

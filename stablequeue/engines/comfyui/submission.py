@@ -146,7 +146,7 @@ class Submitter:
                     "job": job.job_id,
                     "index": job.index,
                     "attempt": job.attempt,
-                    "seed": job.seed,
+                    "seed": seed_of(job, graph),
                 },
             }
         }
@@ -273,20 +273,30 @@ def overrides_of(job: EngineJob) -> answers.JSON:
     return workflow.named_inside(job.request.overrides, inside)
 
 
-def workflow_graph(job: EngineJob, inputs: Inputs, folder: str) -> answers.JSON:
-    """Return the graph of a job whose mode is workflow."""
-    request = job.request
+def seeded_workflow(job: EngineJob) -> answers.JSON:
+    """Return the workflow of a job with its overrides and this picture's seed."""
     overrides = overrides_of(job)
     graph = workflow.with_overrides(graph_of(job), overrides)
-    with_exact_names(graph, answers.mapping(copy.deepcopy(job.resolution.detail.get("exact"))))
-    kept = [workflow.find_input(graph, name) for name in overrides]
     workflow.with_seed(
         graph,
         seed=job.seed,
-        asked=request.seed >= 0 or request.count > 1,
+        asked=not job.request.keeps_own_seeds,
         index=job.index,
-        kept=kept,
+        kept=[workflow.find_input(graph, name) for name in overrides],
     )
+    return graph
+
+
+def seed_of(job: EngineJob, graph: answers.JSON) -> int:
+    """Return the seed that makes the picture: a workflow's own, unless one is asked for."""
+    own = workflow.seed_of(graph) if job.request.mode is Mode.WORKFLOW else None
+    return job.seed if own is None else own
+
+
+def workflow_graph(job: EngineJob, inputs: Inputs, folder: str) -> answers.JSON:
+    """Return the graph of a job whose mode is workflow."""
+    graph = seeded_workflow(job)
+    with_exact_names(graph, answers.mapping(copy.deepcopy(job.resolution.detail.get("exact"))))
     for node_id, key, field in list(workflow.placeholders(graph)):
         graph[node_id]["inputs"][key] = getattr(inputs, field)
     workflow.with_prefixes(graph, folder)

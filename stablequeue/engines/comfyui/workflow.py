@@ -107,6 +107,11 @@ def seed_inputs(graph: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(found)
 
 
+def seed_of(graph: Mapping[str, Any]) -> int | None:
+    """Return the first seed in the graph; None: it has none."""
+    return next((graph[node_id]["inputs"][key] for node_id, key in seed_inputs(graph)), None)
+
+
 def with_seed(
     graph: JSON, *, seed: int, asked: bool, index: int, kept: Iterable[tuple[str, str]]
 ) -> list[str]:

@@ -207,7 +207,7 @@ def _check_request(alias: str, request: GenerationRequest, graph: JSON) -> None:
             )
         if field in wanted and not given:
             raise Unsupported(alias, field, "the workflow wants a picture here; give one")
-    if (request.seed >= 0 or request.count > 1) and not seed_inputs(graph):
+    if not request.keeps_own_seeds and not seed_inputs(graph):
         field = "seed" if request.seed >= 0 else "count"
         raise Unsupported(alias, field, "the workflow has no seed input, so it has no effect")
 

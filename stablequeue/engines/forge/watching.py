@@ -69,11 +69,10 @@ class _Watch:
         """Look once; sets `ended`."""
         task_id = self.ticket.remote_id
         if (ahead := self.desk.waiting.get(task_id)) is not None:
-            return Progress(
-                phase=Phase.WAITING,
-                position=ahead,
-                message="Waiting for somebody else on the server" if ahead else "",
-            )
+            if not ahead or self.desk.busy:  # only our own picture before this one is there
+                return Progress(phase=Phase.QUEUED)
+            message = "Waiting for somebody else on the server"
+            return Progress(phase=Phase.WAITING, position=ahead, message=message)
         if (post := self._post) is not None and not post.in_flight and not post.broken:
             self.ended = True
             return None

@@ -459,3 +459,18 @@ async def test_img2img_goes_all_the_way(
     spool = tmp_path / "spool"
     spool.mkdir()
     assert (await engine.collect(ticket, spool)).effective["checkpoint"].startswith("tiny")
+
+
+async def test_the_seed_that_a_workflow_keeps_is_the_one_recorded(
+    engine: ComfyUI, server: Scripted, tmp_path: Path
+) -> None:
+    workflow = recorded("txt2img")["request"]["prompt"]
+    ran = resolution(checkpoint="tiny-random-sd15.safetensors")
+    made = job(request(mode="workflow", workflow=workflow), ran, seed=40)
+    ticket = await engine.submit(engine.ticket(made), made)
+    (posted,) = server.posted()
+    assert posted["extra_data"]["extra_pnginfo"]["stablequeue"]["seed"] == 11
+    assert ticket.data["asked"]["seed"] == 11, "what stands there if the server forgets the graph"
+    server.finish(ticket.remote_id)
+    result = await engine.collect(ticket, tmp_path)
+    assert result.effective["seed"] == 11

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,25 @@ async def test_a_job_waits_while_somebody_else_uses_the_server(
     server.rest()
     await submitting
     await server.job()
+
+
+async def test_our_own_picture_before_this_one_is_not_somebody_else(
+    server: Scripted, engine: Forge
+) -> None:
+    await submitted(engine)
+    first = await server.job()
+    server.busy()  # as the server says of any job, ours too
+    job = replace(await resolved(engine), index=1)
+    ticket = engine.ticket(job)
+    submitting = asyncio.create_task(engine.submit(ticket, job))
+    looks = server.count("GET /sdapi/v1/progress")
+    await until(lambda: server.count("GET /sdapi/v1/progress") > looks + 2)
+    async for progress in engine.observe(ticket):
+        assert (progress.phase, progress.message) == (Phase.QUEUED, "")
+        break
+    first.go.set()
+    server.rest()
+    await submitting
 
 
 async def test_a_model_being_loaded_counts_as_somebody_else(
