@@ -175,14 +175,15 @@ def _row(job: "JobView", now: datetime) -> list[str]:
         job.tier,
         _time(job, now),
         title(job),
-        _remark(job),
+        remark(job),
     ]
 
 
-def _remark(job: "JobView") -> str:
-    """Return what the state alone does not say: of a waiting job, why it has its place."""
-    if job.state.value == "waiting" and (job.why or job.pinned):
-        return one_line(job.why or "moved to the front", _LONGEST_MESSAGE)
+def remark(job: "JobView") -> str:
+    """Return what the state alone does not say: of a waiting job, why it waits or has its place."""
+    if job.state.value == "waiting":
+        why = job.why or ("moved to the front" if job.pinned else "")
+        return one_line("; ".join(filter(None, (why, job.message))), _LONGEST_MESSAGE)
     if job.state.value == "completed" or job.message.casefold() == job.state.value:
         return ""
     return one_line(job.message, _LONGEST_MESSAGE)

@@ -165,7 +165,8 @@ def _waiting(job: JobView, run: Run, state: HostState) -> Waiting:
 def _noted(job: JobView, reason: str, alias: str, state: HostState) -> JobView:
     """Say why a job has its place, or what keeps it from one."""
     skipped = state.skipped.get(job.flow_run_id, {})
-    notes = [reason] if reason else []
+    waits_for_something = job.message or alias in state.quarantined
+    notes = [reason] if reason and not waits_for_something else []
     if job.due is not None and _is_later(job) and job.phase != WAITING:
         notes.append(f"not before {job.due.astimezone():%Y-%m-%d %H:%M}")
     if alias in state.quarantined:

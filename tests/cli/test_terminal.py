@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stablequeue.cli import main
-from stablequeue.cli.look import status
+from stablequeue.cli.look import remark, status
 from stablequeue.client import Client, JobView, ViewState
 from stablequeue.errors import PrefectUnreachable
 from tests.cli.conftest import NOWHERE
@@ -100,3 +100,13 @@ def test_the_list_is_drawn_anew_until_ctrl_c(
 )
 def test_a_state_fits_one_cell(seen: JobView, shown: str) -> None:
     assert status(seen) == shown
+
+
+def test_a_job_that_waits_says_what_for() -> None:
+    away = "gpu: no answer while asking what it is"
+    assert remark(job(ViewState.WAITING, why="next in line")) == "next in line"
+    assert remark(job(ViewState.WAITING, pinned=True)) == "moved to the front"
+    assert remark(job(ViewState.WAITING, message=away)) == away
+    assert remark(job(ViewState.WAITING, message=away, why="gpu is paused")) == (
+        f"gpu is paused; {away}"
+    )

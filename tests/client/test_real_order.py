@@ -128,7 +128,14 @@ def test_a_server_in_quarantine_is_said(tmp_path: Path) -> None:
     made = runs("b")
     servers = {"gpu-a": {"quarantined": "three faults in a row"}}
     [job] = really(views(made), made, written(tmp_path, servers=servers), server="", limit=5)
-    assert "gpu-a takes nothing now: three faults in a row" in job.why
+    assert job.why == "gpu-a takes nothing now: three faults in a row"
+
+
+def test_a_job_that_waits_for_its_server_to_come_back_is_not_called_next(tmp_path: Path) -> None:
+    away = {"type": "SCHEDULED", "name": "Waiting for server", "message": "no answer"}
+    made = runs("b", state=away)
+    [job] = really(views(made), made, written(tmp_path), server="", limit=5)
+    assert (job.message, job.why) == ("no answer", "")
 
 
 @pytest.mark.parametrize(
