@@ -80,6 +80,7 @@ class FakeStorage:
         seen: Every request, oldest first.
         piece: Bytes sent at once.
         pace_s: Seconds between two pieces.
+        most_at_once: Further requests than so many are answered by 429; 0: any number.
     """
 
     files: dict[str, Stored] = field(default_factory=dict[str, Stored])
@@ -89,6 +90,8 @@ class FakeStorage:
     seen: list[Seen] = field(default_factory=list[Seen])
     piece: int = 16 * 1024
     pace_s: float = 0.0
+    most_at_once: int = 0
+    now: int = 0
     valid: set[str] = field(default_factory=set[str])
     _numbers: "count[int]" = field(default_factory=count)
 
@@ -110,7 +113,7 @@ class FakeStorage:
         """Forget requests and faults."""
         self.faults.clear()
         self.seen.clear()
-        self.ranges, self.pace_s = True, 0.0
+        self.ranges, self.pace_s, self.most_at_once = True, 0.0, 0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -126,13 +129,19 @@ class FakeStorage:
         fault = self.faults.popleft() if self.faults else None
         if stored is None:
             await _answer(send, 404, "application/xml", _xml("NoSuchKey"))
+        elif self.most_at_once and self.now >= self.most_at_once:
+            await self._instead(Fault("busy"), scope, send)
         elif fault is not None and fault.kind in {"expired", "html", "json", "busy", "broken"}:
             await self._instead(fault, scope, send)
         else:
             if fault is not None and fault.kind == "replaced":
                 stored = Stored.of(_flipped(stored.data), stored.name)
                 self.files[scope["path"].lstrip("/")] = stored
-            await self._file(stored, fault, headers, receive, send)
+            self.now += 1
+            try:
+                await self._file(stored, fault, headers, receive, send)
+            finally:
+                self.now -= 1
 
     def _refused(
         self, scope: dict[str, Any], headers: dict[str, str]

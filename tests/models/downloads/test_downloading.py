@@ -371,12 +371,13 @@ async def test_streams_the_server_does_not_want_retire_and_the_others_finish(
     offer = fetcher.civitai.offer(DATA)
     storage = fetcher.civitai.fake.storage
     storage.pace_s = 0.05  # the first stream is busy while the others are refused
-    storage.faults.extend([Fault("tagless"), *[Fault("busy")] * 40])
+    storage.most_at_once = 1
+    storage.faults.append(Fault("tagless"))
 
     await fetcher.get(offer, limits=replace(QUICK, streams=4, least_split=20_000))
 
     assert fetcher.target.read_bytes() == DATA
-    assert 10 < len(storage.seen) < 30  # they tried, and stopped trying
+    assert 2 < len(storage.seen) < 30  # they tried, and stopped trying
 
 
 async def test_after_too_many_failures_it_gives_up_and_keeps_what_came(fetcher: Fetcher) -> None:
