@@ -16,6 +16,14 @@ _CLAIMED = re.compile(
 )
 """What no file's name begins with; then it is a reference, or wrong."""
 
+BEFORE_NUMBERS = frozenset(
+    {
+        *("version", "model", "image", "civitai"),
+        *("sha256", "blake3", "tensors", "autov1", "autov2", "autov3", "crc32"),
+    }
+)
+"""Words of references, in lower case, behind whose colon there may be nothing but digits."""
+
 _DEEPEST = 150
 _LONGEST_NUMBER = 1024  # bits
 _PREFECTS_OWN = "__prefect_kind"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from stablequeue.errors import BadRequest
+from stablequeue.request_checks import BEFORE_NUMBERS
 
 _SIZE = re.compile(r"(\d{1,6})(?:\s*[xX*\u00d7]\s*(\d{1,6}))?")
 _WEIGHTED = re.compile(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+))", re.DOTALL)
@@ -16,8 +17,12 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def lora(text: str) -> dict[str, Any]:
-    """Read NAME or NAME:WEIGHT; names may have colons and backslashes of their own."""
-    if found := _WEIGHTED.fullmatch(text):
+    """Read NAME or NAME:WEIGHT; names may have colons and backslashes of their own.
+
+    What stands behind `version:` and its like is no weight.
+    """
+    found = _WEIGHTED.fullmatch(text)
+    if found and found[1].rpartition(":")[2].strip().casefold() not in BEFORE_NUMBERS:
         return {"name": found[1], "weight": float(found[2])}
     return {"name": text}
 

@@ -53,6 +53,7 @@ class FakeCivitai:
         login_needed: Version ids only a valid key may download.
         disabled: Version ids nobody may download.
         early_until: Version ids for sale, with the ISO date they become free.
+        key: The only valid one.
     """
 
     storage: FakeStorage = field(default_factory=FakeStorage)
@@ -64,6 +65,7 @@ class FakeCivitai:
     disabled: set[int] = field(default_factory=set[int])
     early_until: dict[int, str] = field(default_factory=dict[int, str])
     seen: list[Seen] = field(default_factory=list[Seen])
+    key: str = TOKEN
 
     def __post_init__(self) -> None:
         self.models[9900101] = fixture("model")
@@ -179,7 +181,7 @@ class FakeCivitai:
         # With an Authorization header `?token=` is not read; a bad key is as good as none.
         header = request.headers.get("authorization")
         given = header.removeprefix("Bearer ") if header else request.query_params.get("token")
-        return given == TOKEN
+        return given == self.key
 
     def _json(self, request: Request, data: Any) -> Response:
         body = json.dumps(data).encode()

@@ -23,6 +23,8 @@ from stablequeue.secrets import write_private
 from stablequeue.server_settings import clean_environment
 from stablequeue.settings import load
 from stablequeue.store_blocks import BUCKET_BLOCK
+from tests.fakes.civitai import FakeCivitai, serve_civitai
+from tests.fakes.model_files import safetensors
 from tests.flows.acting import SMALL, WITHIN_S
 from tests.flows.conftest import House
 from tests.support.prefect import copied_home, stop_process
@@ -67,6 +69,7 @@ class Installation:
     log: Path
     comfy: Sandbox
     forge: Sandbox
+    civitai: FakeCivitai
     canaries: Canaries
     capsys: pytest.CaptureFixture[str]
     said: dict[str, str] = field(default_factory=dict[str, str])
@@ -112,10 +115,9 @@ def installation(
     secrets["prefect_auth"] = f"stablequeue:{canaries.new('prefect', user='stablequeue')}"
     canaries.known["encryption key"] = secrets["prefect_encryption_key"]
     write_private(secrets_file, json.dumps(secrets))
-    write_private(
-        home / "stablequeue.yaml",
-        json.dumps({"s3": {"access_key": "AKIA", "secret_key": canaries.new("settings")}}),
-    )
+    models = tmp_path / "models"
+    models.mkdir()
+    civitai = FakeCivitai(key=canaries.new("civitai"))
     for name in [name for name in os.environ if name.startswith(("STABLEQUEUE_", "PREFECT_"))]:
         monkeypatch.delenv(name)
     ports = {f"STABLEQUEUE_{name}_PORT": "0" for name in ("PREFECT", "FILES", "SANDBOX")}
@@ -126,15 +128,32 @@ def installation(
     with (
         serve_sandbox("comfyui", name="canary-comfy") as comfy,
         serve_sandbox("forge", name="canary-forge") as forge,
+        serve_civitai(civitai) as site,
         log.open("wb") as output,
     ):
+        settings = {
+            "s3": {"access_key": "AKIA", "secret_key": canaries.new("settings")},
+            "models": {"folders": {"lora": [str(models)]}},
+            "sources": {
+                "civitai": {
+                    "base_url": site,
+                    "fallback_url": "",
+                    "hosts": ["127.0.0.1", "localhost"],
+                    "token_hosts": ["127.0.0.1"],
+                    "token": civitai.key,
+                    "loopback": True,
+                },
+                "huggingface": {"token": canaries.new("hub")},
+            },
+        }
+        write_private(home / "stablequeue.yaml", json.dumps(settings))
         up = subprocess.Popen(
             [sys.executable, "-m", "stablequeue.cli", "up", "-v"],
             env={**clean_environment(), **ours},
             stdout=output,
             stderr=output,
         )
-        there = Installation(home, up, log, comfy, forge, canaries, capsys)
+        there = Installation(home, up, log, comfy, forge, civitai, canaries, capsys)
         try:
             wait_until(there.ready, timeout_s=2 * WITHIN_S, every_s=0.2, why="up is ready")
             yield there
@@ -185,6 +204,50 @@ def _left_behind(home: Path) -> Iterator[tuple[str, str]]:
             yield f"{path.relative_to(home)}, its rows", _whole_of(path)
 
 
+def _fetch_models(there: Installation, queue: Client) -> None:
+    """Let a job and commands fetch files that only a key may have."""
+    for version in (600, 601):
+        there.civitai.add_file(
+            safetensors(3_000, seed=version),
+            version_id=version,
+            file_id=version + 100,
+            name=f"crane-{version}.safetensors",
+        )
+        there.civitai.login_needed.add(version)
+    newest = there.civitai.models[500]["modelVersions"][0]
+    newest["publishedAt"] = "2026-05-05T00:00:00.000Z"
+    there.command("servers", "add", "--update", "comfy", "--models-from", "same")
+    job = there.job("--server", "comfy", "--lora", "version:600")
+    view = queue.wait(job, timeout=WITHIN_S)
+    assert view.code == "not_delivered", "it is fetched, and the sandbox has folders of its own"
+    for words in (
+        "scan",
+        "ls",
+        "ls --json",
+        "show crane-600",
+        "show crane-600 --json",
+        "resolve crane-600 --explain",
+        f"identify {queue.models.file('crane-600').path}",
+        "duplicates",
+        "search",
+        "fetch version:600",
+        "fetch version:999999",
+        "check-updates",
+        "update crane-600 --direct",
+        "downloads",
+        "downloads --json",
+        "tag crane-600 birds",
+        "pin crane-600",
+        "unpin crane-600",
+        "rename crane-600 heron --yes",
+        "rm heron --yes",
+        "evict --to 1 --dry-run",
+        "cache clear",
+    ):
+        there.command("models", *words.split())
+    assert "crane-601" in there.said["stablequeue models update crane-600 --direct"]
+
+
 def _live_through_everything(there: Installation, queue: Client) -> None:
     """Let jobs succeed, fail, be refused, time out, be cancelled and be parked."""
     new = there.canaries.new
@@ -208,6 +271,7 @@ def _live_through_everything(there: Installation, queue: Client) -> None:
     assert "X-Amz-Signature=***" in there.command("show", failed), "the server's words arrive"
 
     there.comfy.faults.clear()
+    _fetch_models(there, queue)
     there.comfy.faults.add("status", "*", status=401, body=told, times=-1)
     parked = there.job("--server", "comfy")
     wait_until(lambda: queue.job(parked).phase == "Parked", timeout_s=WITHIN_S, every_s=0.3)
