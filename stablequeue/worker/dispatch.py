@@ -26,6 +26,7 @@ from stablequeue.ids import short_id
 from stablequeue.prefect_api import open_prefect
 from stablequeue.servers import ANY, DOWNLOADS
 from stablequeue.settings import Settings
+from stablequeue.views import TIERS
 from stablequeue.wanting import is_held_back, lacked_by_waiting
 from stablequeue.worker.ability import Abilities, Lack
 from stablequeue.worker.ahead import may_take_ahead
@@ -55,7 +56,6 @@ CHECK_EVERY_S = 60.0
 _ROW_GOOD_FOR_S = 1.0
 _AHEAD_LOOK_S = 0.1
 _BEGUN_GOOD_FOR_S = 3.0
-_TIER_NAMES = ("interactive", "normal", "bulk")
 
 
 class Scheduling:
@@ -554,4 +554,4 @@ class Scheduling:
 
 
 def _tier_stopped(pool: PoolState, waiting: Waiting) -> bool:
-    return _TIER_NAMES[waiting.tier] in pool.stopped_tiers
+    return TIERS[waiting.tier] in pool.stopped_tiers

@@ -21,6 +21,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from websockets.exceptions import WebSocketException
 
+from stablequeue.views import TIERS, USUAL_TIER
 from stablequeue.wanting import wanted_by
 from stablequeue.worker.waiting import Waiting, models_of
 
@@ -40,7 +41,6 @@ before. So it is looked for again after as long as that took so far, within thes
 """
 
 _GIVEN_UP_AFTER_S = 30.0
-_TIERS = {"interactive": 0, "normal": 1, "bulk": 2}
 _PREFIXES = ["prefect.flow-run.", "prefect.work-pool.", "prefect.work-queue."]
 
 JSON = Mapping[str, Any]
@@ -355,7 +355,7 @@ def _waiting(row: JSON, parameters: JSON, request: JSON, overtaken: int) -> Wait
     return Waiting(
         run_id=str(row["id"]),
         job_id=str(parameters.get("job_id") or row["id"]),
-        tier=_TIERS.get(tier, 1),
+        tier=TIERS.index(tier if tier in TIERS else USUAL_TIER),
         place=_epoch(row.get("next_scheduled_start_time") or row.get("expected_start_time")),
         created=_epoch(row.get("created")),
         models=models_of(request),
