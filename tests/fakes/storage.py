@@ -81,6 +81,7 @@ class FakeStorage:
         piece: Bytes sent at once.
         pace_s: Seconds between two pieces.
         most_at_once: Further requests than so many are answered by 429; 0: any number.
+        now: Requests being answered, since the last reset.
     """
 
     files: dict[str, Stored] = field(default_factory=dict[str, Stored])
@@ -91,7 +92,7 @@ class FakeStorage:
     piece: int = 16 * 1024
     pace_s: float = 0.0
     most_at_once: int = 0
-    now: int = 0
+    now: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
     valid: set[str] = field(default_factory=set[str])
     _numbers: "count[int]" = field(default_factory=count)
 
@@ -113,6 +114,7 @@ class FakeStorage:
         """Forget requests and faults."""
         self.faults.clear()
         self.seen.clear()
+        self.now = []
         self.ranges, self.pace_s, self.most_at_once = True, 0.0, 0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -129,7 +131,7 @@ class FakeStorage:
         fault = self.faults.popleft() if self.faults else None
         if stored is None:
             await _answer(send, 404, "application/xml", _xml("NoSuchKey"))
-        elif self.most_at_once and self.now >= self.most_at_once:
+        elif self.most_at_once and len(self.now) >= self.most_at_once:
             await self._instead(Fault("busy"), scope, send)
         elif fault is not None and fault.kind in {"expired", "html", "json", "busy", "broken"}:
             await self._instead(fault, scope, send)
@@ -137,11 +139,14 @@ class FakeStorage:
             if fault is not None and fault.kind == "replaced":
                 stored = Stored.of(_flipped(stored.data), stored.name)
                 self.files[scope["path"].lstrip("/")] = stored
-            self.now += 1
+            gone = asyncio.create_task(_until_gone(receive))
+            answering = self.now  # a reset begins another list
+            answering.append(gone)
             try:
-                await self._file(stored, fault, headers, receive, send)
+                await self._file(stored, fault, headers, gone, send)
             finally:
-                self.now -= 1
+                answering.remove(gone)
+                gone.cancel()
 
     def _refused(
         self, scope: dict[str, Any], headers: dict[str, str]
@@ -178,7 +183,7 @@ class FakeStorage:
         stored: Stored,
         fault: Fault | None,
         headers: dict[str, str],
-        receive: Receive,
+        gone: "asyncio.Task[None]",
         send: Send,
     ) -> None:
         kind, after = (fault.kind, fault.after) if fault else ("", 0)
@@ -215,28 +220,37 @@ class FakeStorage:
         status = 206 if ranged else 200
         await send({"type": "http.response.start", "status": status, "headers": raw})
         stop = after if kind in {"cut", "stall", "drip"} else len(body)
-        await self._send_body(send, body[:stop])
+        await self._send_body(send, body[:stop], gone)
         if kind == "drip":
-            await _drip(send, body[stop:])
+            await _drip(send, body[stop:], gone)
         elif kind == "stall":
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await gone
         elif kind not in {"cut", "long"}:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         # Returning without the end makes the server cut the connection.
 
-    async def _send_body(self, send: Send, body: bytes) -> None:
+    async def _send_body(self, send: Send, body: bytes, gone: "asyncio.Task[None]") -> None:
         for begin in range(0, len(body), self.piece):
+            if begin:
+                await asyncio.sleep(self.pace_s)
+            if gone.done():
+                return  # sending would go on without complaint, and hold a place
             piece = body[begin : begin + self.piece]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(self.pace_s)
 
 
-async def _drip(send: Send, rest: bytes) -> None:
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _drip(send: Send, rest: bytes, gone: "asyncio.Task[None]") -> None:
     for begin in range(min(len(rest), 100)):  # then the connection is cut
         piece = rest[begin : begin + 1]
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         await asyncio.sleep(0.03)
+        if gone.done():
+            return
 
 
 async def _answer(

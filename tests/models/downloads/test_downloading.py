@@ -374,7 +374,10 @@ async def test_streams_the_server_does_not_want_retire_and_the_others_finish(
     storage.most_at_once = 1
     storage.faults.append(Fault("tagless"))
 
-    await fetcher.get(offer, limits=replace(QUICK, streams=4, least_split=20_000))
+    limits = replace(
+        QUICK, streams=4, least_split=20_000, first_wait_s=0.05, longest_wait_s=0.4
+    )  # it waits in truth: the storage counts a request a moment longer than its reader does
+    await fetcher.get(offer, limits=limits, pause=asyncio.sleep)
 
     assert fetcher.target.read_bytes() == DATA
     assert 2 < len(storage.seen) < 30  # they tried, and stopped trying
