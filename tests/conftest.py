@@ -1,5 +1,9 @@
 """Fixtures and habits every folder of tests may use."""
 
+import sys
+import threading
+from collections.abc import Generator
+
 import hypothesis
 import pytest
 
@@ -14,19 +18,42 @@ hypothesis.settings.register_profile("shared", deadline=None, phases=quick)
 hypothesis.settings.load_profile("shared")
 
 
+_FIRST_SERVER = {"blocks", "deployments", "fetching", "prefect_api", "server"}
+"""Folders of tests that share one Prefect server where a run is split; the others share another."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses Prefect's server, give it the time a start takes, and keep a file together.
+    """Mark what uses Prefect's server, and give it the time a start takes.
 
-    In a run split over processes (`--dist loadgroup`) each that meets such a file starts a server.
+    A run split over processes (`--dist loadgroup`) starts two servers: a first start takes 10 s
+    of CPU, and each some percent of a core for as long as it runs.
     """
     for item in items:
-        fixtures: list[str] = getattr(item, "fixturenames", [])
-        if "prefect_server" in fixtures:
+        if "prefect_server" in getattr(item, "fixturenames", []):
             item.add_marker(pytest.mark.prefect)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(300))
         if item.get_closest_marker("prefect") is not None:
-            # an installation is made once for all that use it
-            group = "fetching" if "fetch_house" in fixtures else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+            first = not _FIRST_SERVER.isdisjoint(item.path.parts)
+            item.add_marker(pytest.mark.xdist_group("server-1" if first else "server-2"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Take no coverage of tests that go the same ways hundreds of times.
+
+    Tracing costs half of their time again, and what they reach the chosen examples reach as well:
+    the figure is a lower bound.
+    """
+    tracer, of_threads = sys.gettrace(), threading.gettrace()
+    function = getattr(item, "obj", None)
+    if tracer is None or not getattr(function, "is_hypothesis_test", False):
+        return (yield)
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
+        threading.settrace(of_threads)

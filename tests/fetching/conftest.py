@@ -235,11 +235,10 @@ def _write_settings(home: Path, models: Path, civitai: str, hub: str) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
+    """Return a worker's; its coverage is not measured, the tests of the worker do that."""
     path = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {
         **path,
-        **coverage,
         **client_environment(settings),
         "STABLEQUEUE_HOME": str(settings.home),
         "STABLEQUEUE_PREFECT_PORT": "0",

@@ -5,6 +5,7 @@ commit of the catalogue and every rename (see `tests/support/jobrun.py`).
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from stablequeue.catalogue import AttemptState, open_catalogue
 from stablequeue.ids import new_job_id
 from stablequeue.sandbox.serving import Sandbox, serve_sandbox
 from stablequeue.settings import load
+from tests.support.prefect import unmeasured
 
 pytestmark = [
     pytest.mark.timeout(400),
@@ -38,14 +40,22 @@ class JobRunner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=None,
+            env={**unmeasured(os.environ), "PYTHONPATH": "."},
         )
 
-    def run(self, command: dict[str, Any], *, die_at: int = -1) -> dict[str, Any]:
+    def run(
+        self, command: dict[str, Any], *, die_at: int = -1, here: bool = False
+    ) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.trace.unlink(missing_ok=True)
-        full = {**command, "home": str(self.home), "trace": str(self.trace), "die_at": die_at}
+        full = {
+            **command,
+            "home": str(self.home),
+            "trace": str(self.trace),
+            "die_at": die_at,
+            "here": here,
+        }
         self._process.stdin.write(json.dumps(full) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
@@ -80,17 +90,16 @@ def _command(protocol: str, sandbox: Sandbox, seed: int) -> dict[str, Any]:
 @pytest.mark.parametrize("first", range(LANES))
 @pytest.mark.parametrize("protocol", ["comfyui", "forge"])
 def test_a_process_may_die_at_every_moment_and_the_picture_is_made_and_stored_once(
-    protocol: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    protocol: str, first: int, tmp_path: Path
 ) -> None:
     """Go through every fourth moment, so that four processes share them."""
-    monkeypatch.setenv("PYTHONPATH", ".")
     home = tmp_path / "home"
     home.mkdir()
     runner = JobRunner(home)
     try:
         with serve_sandbox(protocol) as server:
             # What is slow happens once before: the catalogue's migration, the model's load.
-            assert runner.run(_command(protocol, server, seed=1))["ok"]
+            assert runner.run(_command(protocol, server, seed=1), here=True)["ok"]
             died_at, whole = _die_everywhere(protocol, runner, server, first)
     finally:
         runner.close()
