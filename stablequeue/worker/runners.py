@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any
 
 from stablequeue.errors import Refused
@@ -329,8 +329,7 @@ class Runners:
         if template is None:
             return
         template.writer = writer
-        async for line in reader:
-            message = decode(line)
+        async for message in _messages(reader):
             if "exited" in message:
                 if (runner := self._all.get(message["exited"])) is not None:
                     runner.gone(int(message["code"]))
@@ -350,8 +349,7 @@ class Runners:
             logger.warning("no warm process: %s", error)
 
     async def _serve_runner(self, runner: Runner, reader: asyncio.StreamReader) -> None:
-        async for line in reader:
-            message = decode(line)
+        async for message in _messages(reader):
             if "card" in message or "told" in message:
                 self._hear(runner, message)
             else:
@@ -367,3 +365,15 @@ class Runners:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _messages(reader: asyncio.StreamReader) -> AsyncGenerator[Message]:
+    """Give what a process says until its connection ends, in whatever way.
+
+    One that dies before it has read everything resets it: that is its end like any other.
+    """
+    try:
+        async for line in reader:
+            yield decode(line)
+    except (OSError, ValueError) as error:
+        logger.debug("a process's connection broke: %s", error)

@@ -13,6 +13,7 @@ import selectors
 import signal
 import sys
 import threading
+import traceback
 from typing import NoReturn
 
 from stablequeue.processes import collect_seldom
@@ -113,6 +114,9 @@ class Template:
             from stablequeue.worker.runner import serve  # noqa: PLC0415  imported already
 
             code = serve(name, port=self._port, token=self._token)
+        except BaseException:
+            traceback.print_exc()  # the exit below would swallow it
+            raise
         finally:
             # What ends with the interpreter (logs and events on their way) must end here too, but
             # not what the template's own interpreter would do at its end.

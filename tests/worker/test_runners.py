@@ -90,6 +90,7 @@ async def _template(runners: Runners, *, other_than: int) -> int:
 async def forked(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runners]:
     """Give real processes, forked from a template; no run is given to them."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")
     runners = Runners(_hear)
     await runners.start()
     yield runners
@@ -98,7 +99,34 @@ async def forked(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runners]:
 
 @pytest.mark.skipif(not CAN_FORK, reason="forks")
 @pytest.mark.timeout(180)
-async def test_a_killed_template_is_replaced_before_somebody_needs_it(forked: Runners) -> None:
+async def test_a_killed_template_is_replaced_and_a_run_ends_with_the_process_that_never_read_it(
+    forked: Runners,
+) -> None:
+    """Its connection is reset then, not closed; and with its template gone nobody tells its end."""
+    runner = await forked.take()
     before = await _template(forked, other_than=0)
     os.kill(before, signal.SIGKILL)
-    await _template(forked, other_than=before)
+    await _template(forked, other_than=before)  # before somebody needs it
+    os.kill(runner.pid, signal.SIGSTOP)
+    performing = asyncio.create_task(runner.perform({"run": {"id": "r"}}))
+    await asyncio.sleep(0)  # the order is written
+    os.kill(runner.pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        assert await performing < 0
+    assert not runner.lives
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="forks")
+@pytest.mark.timeout(180)
+async def test_a_process_asked_of_a_template_that_never_read_it_comes_from_the_next(
+    forked: Runners,
+) -> None:
+    before = await _template(forked, other_than=0)
+    first = await forked.take()
+    os.kill(before, signal.SIGSTOP)
+    taking = [asyncio.create_task(forked.take()) for _ in range(2)]  # one stands ready, at most
+    await asyncio.sleep(0.1)
+    os.kill(before, signal.SIGKILL)
+    async with asyncio.timeout(80):
+        taken = await asyncio.gather(*taking)
+    assert len({first.pid, *(runner.pid for runner in taken)}) == 3
