@@ -57,7 +57,7 @@ pytest: $(STAMP)
 house: $(STAMP)  ## Kill and cancel in a whole installation (minutes; wants a quiet machine)
 	$(BIN)/python -m pytest -m house
 
-chaos: $(STAMP)  ## Kill everything at moments of a seed, printed (SEED=n repeats one); minutes
+chaos: $(STAMP)  ## Kill everything at moments of a seed, printed (SEED=n repeats one); 2 minutes
 	$(BIN)/python -m pytest -s -m chaos tests/chaos
 
 bench: $(STAMP)  ## Measure, print the table and write docs/benchmarks.md's figures

@@ -45,6 +45,7 @@ from stablequeue.models.roots import library_roots
 from stablequeue.models.sources import Offer
 from stablequeue.prefect_api import PrefectApi, open_prefect
 from stablequeue.settings import Settings
+from stablequeue.sizes import size
 
 logger = logging.getLogger("stablequeue.models")
 
@@ -398,12 +399,3 @@ def spoken(progress: Progress) -> str:
         return f"{text}, {seconds / hour:.1f} h left"
     left_text = f"{seconds / minute:.0f} min" if seconds >= minute else f"{seconds:.0f} s"
     return f"{text}, {left_text} left"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes for people, in decimal units as file managers show them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:  # noqa: PLR2004
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -7,6 +7,7 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from tests.support.measuring import measure_where_asked
 from tests.support.prefect import prefect_api, prefect_server
 
 __all__ = ["prefect_api", "prefect_server"]
@@ -16,6 +17,15 @@ __all__ = ["prefect_api", "prefect_server"]
 quick = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain]
 hypothesis.settings.register_profile("shared", deadline=None, phases=quick)
 hypothesis.settings.load_profile("shared")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the children of the processes that run the tests where it is asked for."""
+    starts_those = bool(config.getoption("numprocesses", None)) and not hasattr(
+        config, "workerinput"
+    )
+    if not starts_those:
+        measure_where_asked()
 
 
 _FIRST_SERVER = {"blocks", "deployments", "fetching", "prefect_api", "server"}
@@ -43,12 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Take no coverage of tests that go the same ways hundreds of times.
 
-    Tracing costs half of their time again, and what they reach the chosen examples reach as well:
-    the figure is a lower bound.
+    Those are the property tests and what is marked so. Tracing costs half of their time again,
+    and what they reach the chosen examples reach as well: the figure is a lower bound.
     """
     tracer, of_threads = sys.gettrace(), threading.gettrace()
-    function = getattr(item, "obj", None)
-    if tracer is None or not getattr(function, "is_hypothesis_test", False):
+    property_test = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    if tracer is None or not (property_test or item.get_closest_marker("repeats")):
         return (yield)
     sys.settrace(None)
     threading.settrace(None)

@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.cli.fields import past_moment
 from stablequeue.cli.screen import Screen
-from stablequeue.cli.text import local_time, one_line, pairs, size
+from stablequeue.cli.text import local_time, one_line, pairs
 from stablequeue.ids import short_id
+from stablequeue.sizes import size
 
 if TYPE_CHECKING:
     from stablequeue.catalogue import Asset

@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from stablequeue.cli.common import DEFAULTS, Common, put
 from stablequeue.cli.screen import Screen
-from stablequeue.cli.text import local_time, one_line, pairs, seconds, size
+from stablequeue.cli.text import local_time, one_line, pairs, seconds
 from stablequeue.errors import NotFound, PrefectError
+from stablequeue.sizes import size
 
 if TYPE_CHECKING:
     from stablequeue.catalogue import Attempt

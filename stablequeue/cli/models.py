@@ -7,8 +7,8 @@ from cyclopts import Parameter
 
 from stablequeue.cli.common import DEFAULTS, Common
 from stablequeue.cli.models_screen import hashing_shown, list_files, show_file, show_identified
-from stablequeue.cli.text import size
 from stablequeue.errors import DownloadError
+from stablequeue.sizes import size
 
 if TYPE_CHECKING:
     from stablequeue.cli.screen import Screen

@@ -7,8 +7,9 @@ from cyclopts import Parameter
 
 from stablequeue.cli.common import DEFAULTS, Common, put
 from stablequeue.cli.models import Ref, Type
-from stablequeue.cli.text import one_line, size
+from stablequeue.cli.text import one_line
 from stablequeue.errors import BadRequest, Refused
+from stablequeue.sizes import size
 
 if TYPE_CHECKING:
     from stablequeue.cli.screen import Screen

@@ -12,7 +12,8 @@ from stablequeue.cli.common import DEFAULTS, Common, put
 from stablequeue.cli.models import Type
 from stablequeue.cli.models_screen import bars
 from stablequeue.cli.screen import Screen
-from stablequeue.cli.text import local_time, one_line, size
+from stablequeue.cli.text import local_time, one_line
+from stablequeue.sizes import size
 
 if TYPE_CHECKING:
     from stablequeue.client import Client

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from stablequeue.cli.common import Common
 from stablequeue.cli.screen import Screen
-from stablequeue.cli.text import local_time, one_line, pairs, size
+from stablequeue.cli.text import local_time, one_line, pairs
+from stablequeue.sizes import size
 
 if TYPE_CHECKING:
     from stablequeue.models.answers import Identified

@@ -51,15 +51,6 @@ def seconds(duration: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def size(count: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:  # noqa: PLR2004
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
 def pairs(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return `values` without the empty ones, as lines of a two column table."""
     return [(name, str(value)) for name, value in values.items() if value not in ("", None, [], ())]

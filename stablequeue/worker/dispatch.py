@@ -20,13 +20,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from stablequeue.errors import QueueError
-from stablequeue.fetches import is_for_host
 from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
 from stablequeue.prefect_api import open_prefect
-from stablequeue.servers import ANY, DOWNLOADS
+from stablequeue.servers import ANY
 from stablequeue.settings import Settings
-from stablequeue.views import TIERS
 from stablequeue.wanting import is_held_back, lacked_by_waiting
 from stablequeue.worker.ability import Abilities, Lack
 from stablequeue.worker.ahead import may_take_ahead
@@ -36,13 +34,12 @@ from stablequeue.worker.health import Health
 from stablequeue.worker.hearing import Hearing
 from stablequeue.worker.knowledge import PoolState, ServerState, Taken
 from stablequeue.worker.mirror import Mirror, Seen
-from stablequeue.worker.own_pools import OTHERS_EVERY_S, OwnPools
+from stablequeue.worker.own_pools import OwnPools
 from stablequeue.worker.policy import pick
 from stablequeue.worker.saved import Saved
 from stablequeue.worker.settling import settle
 from stablequeue.worker.state_file import read_state, write_state
 from stablequeue.worker.tickets import Tickets
-from stablequeue.worker.waiting import Waiting
 from stablequeue.worker.warm_process import Runner
 from stablequeue.worker.warmth import Warmth
 
@@ -72,7 +69,7 @@ class Scheduling:
         self._pools, self._servers = self._saved.pools, self._saved.servers
         self._health = Health(self._servers, self._in_background, self._wake.set)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._own = OwnPools(self._client)
+        self._own = OwnPools(self._client, lambda seen: self._take(None, seen))
         self._abilities = Abilities(settings)
         self._tickets = Tickets(settings, self._followed_jobs)
         self.cards = Cards(self._settle_card, self._health.free_memory, others=self._others_of)
@@ -222,7 +219,7 @@ class Scheduling:
                     due = [seen for seen in due if seen is not chosen]
                     took = True
         due = self._let_refuse(due)
-        due, wait = await self._serve_own_pools(due)
+        due, wait = await self._own.serve(due, self._pools, self._servers, self._mirror)
         if wait is not None:
             again.append(wait)
         again += self._asked_again_in(due)
@@ -284,7 +281,7 @@ class Scheduling:
     def _is_for(self, seen: Seen, server: ServerState, own: PoolState, *, shared: bool) -> bool:
         """Whether a server may take a run as far as pools, tiers and earlier answers go."""
         if seen.pool == server.alias:
-            return not _tier_stopped(own, seen.waiting)
+            return not own.stops(seen.waiting.tier)
         return seen.pool == ANY and shared and self._may_go_to(seen, server)
 
     def _candidates(self, seen: Seen) -> list[ServerState]:
@@ -311,7 +308,7 @@ class Scheduling:
             return False
         if pool.limit is not None and self._taken_from(ANY) >= pool.limit:
             return False
-        if _tier_stopped(pool, seen.waiting) or _tier_stopped(own, seen.waiting):
+        if pool.stops(seen.waiting.tier) or own.stops(seen.waiting.tier):
             return False
         lack = self._skipped.get(seen.waiting.run_id, {}).get(server.alias)
         if lack is not None and time.monotonic() < lack.until:
@@ -364,37 +361,6 @@ class Scheduling:
             else:
                 left.append(seen)
         return left
-
-    async def _serve_own_pools(self, due: list[Seen]) -> tuple[list[Seen], float | None]:
-        """Start runs of pools that are no server's: downloads, somebody's own, one just forgotten.
-
-        Their order is tier and place. The second value is when to look again: a limit counts what
-        other hosts run there, too, and nobody tells us when that ends.
-        """
-        left = [seen for seen in due if seen.pool == ANY or seen.pool in self._servers]
-        again: list[float] = []
-        for pool in {seen.pool for seen in due} - {seen.pool for seen in left}:
-            waiting: list[Seen] = []
-            for seen in (one for one in due if one.pool == pool):
-                ours = pool != DOWNLOADS or is_for_host(seen.tags)
-                (waiting if ours else left).append(seen)
-            state = self._pools.get(pool)
-            if state is None or state.paused:
-                left += waiting
-                continue
-            free = await self._own.free(state)
-            if free is not None and free < len(waiting) and self._mirror is not None:
-                waiting = await self._mirror.anew(waiting)
-                again.append(OTHERS_EVERY_S)
-            waiting.sort(key=lambda seen: seen.waiting.standing)
-            for seen in waiting:
-                if (free is not None and free <= 0) or _tier_stopped(state, seen.waiting):
-                    left.append(seen)
-                    continue
-                free = None if free is None else free - 1
-                self._own.took(pool, seen.waiting.run_id)
-                self._take(None, seen)
-        return left, min(again, default=None)
 
     def _asked_again_in(self, due: list[Seen]) -> list[float]:
         """Return in how many seconds what a server lacks for these runs may have changed."""
@@ -551,7 +517,3 @@ class Scheduling:
         self._tasks.discard(cast("asyncio.Task[Any]", task))
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a part of the worker failed", exc_info=error)
-
-
-def _tier_stopped(pool: PoolState, waiting: Waiting) -> bool:
-    return TIERS[waiting.tier] in pool.stopped_tiers

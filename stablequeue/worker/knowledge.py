@@ -10,6 +10,7 @@ from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from stablequeue.servers import ServerConfig
+from stablequeue.views import TIERS
 from stablequeue.worker.ahead import PREPARE_S, RunningJob, best_limit
 from stablequeue.worker.waiting import PICTURE_S, Card
 
@@ -45,6 +46,10 @@ class PoolState:
     paused: bool = False
     limit: int | None = None
     stopped_tiers: frozenset[str] = frozenset()
+
+    def stops(self, tier: int) -> bool:
+        """Whether the queue of a tier, by its place in `views.TIERS`, is paused."""
+        return TIERS[tier] in self.stopped_tiers
 
 
 @dataclass(slots=True)

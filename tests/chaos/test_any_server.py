@@ -50,7 +50,7 @@ def _run(place: Place, asked: list[dict[str, Any]]) -> Counter[str]:
     )
 
 
-@pytest.mark.chaos
+@pytest.mark.house
 @pytest.mark.timeout(900)
 def test_a_slow_server_takes_its_share_and_a_dead_one_none(place: Place) -> None:
     for alias in place.sandboxes:  # each has been used, and its pace is known

@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
-@pytest.mark.chaos
+@pytest.mark.house
 @pytest.mark.timeout(600)
 def test_two_servers_on_one_card_never_generate_at_once_and_both_find_memory(place: Place) -> None:
     small = {"prompt": "a bridge", "checkpoint": LARGE, "width": 64, "height": 64, "steps": 2}

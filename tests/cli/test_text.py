@@ -33,7 +33,7 @@ def test_a_long_line_is_cut() -> None:
     assert text.one_line("x" * 5000, 10) == "x" * 9 + "…"
 
 
-def test_times_durations_and_sizes_read_well() -> None:
+def test_times_and_durations_read_well() -> None:
     assert text.local_time(None, NOW) == ""
     assert len(text.local_time(NOW, NOW)) == len("12:00:00")
     assert text.local_time(NOW - timedelta(days=40), NOW).startswith("2026-10-")
@@ -42,12 +42,6 @@ def test_times_durations_and_sizes_read_well() -> None:
         "8 s",
         "3 min 20 s",
         "2 h 5 min",
-    ]
-    assert [text.size(value) for value in (5, 2048, 3 * 2**30, 2**50)] == [
-        "5 B",
-        "2.0 KiB",
-        "3.0 GiB",
-        "1024.0 TiB",
     ]
 
 

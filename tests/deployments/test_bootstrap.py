@@ -22,7 +22,6 @@ from tests.support.prefect import (
     copied_home,
     start_server,
     stop_process,
-    unmeasured,
 )
 
 CANARY = "canary-password"
@@ -191,7 +190,7 @@ def test_the_next_time_is_told_to_be_unchanged_until_something_is(api: PrefectAp
 def run(own: PrefectServer, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *command],
-        env=unmeasured(own.environment()),
+        env=own.environment(),
         cwd=project_dir(),
         capture_output=True,
         text=True,

@@ -32,9 +32,9 @@ from tests.fakes.model_files import safetensors
 from tests.support.prefect import (
     PrefectServer,
     copied_home,
+    run_module,
     start_server,
     stop_process,
-    unmeasured,
 )
 from tests.support.waiting import wait_until
 
@@ -73,16 +73,7 @@ class FetchHouse:
 
     def run(self, *arguments: str) -> None:
         """Run one of our modules to its end, in the project's folder."""
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            env=unmeasured(self.environment),
-            cwd=project_dir(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_module(self.environment, *arguments)
 
     def start_worker(self, *pools: str) -> "subprocess.Popen[bytes]":
         """Start a worker, by default of all pools."""

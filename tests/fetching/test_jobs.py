@@ -162,7 +162,7 @@ def test_jobs_behind_those_that_wait_go_on_meanwhile(
     assert still[0].phase == "Waiting for model"
     assert file["name"] in still[0].message
     wait_until(
-        lambda: " % of 3 MB" in queue.job(waiting[0]).message,
+        lambda: " % of 3.0 MB" in queue.job(waiting[0]).message,
         timeout_s=60,
         why="the job says how far its download is",
     )

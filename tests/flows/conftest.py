@@ -19,7 +19,8 @@ from stablequeue.server_blocks import save_server
 from stablequeue.server_settings import client_environment
 from stablequeue.servers import ServerConfig
 from stablequeue.settings import Settings
-from tests.support.prefect import PrefectServer, stop_process, unmeasured
+from tests.support.measuring import measured
+from tests.support.prefect import PrefectServer, run_module, stop_process
 from tests.support.waiting import wait_until
 
 CHECKPOINT = "sandbox-sd15.safetensors"
@@ -49,23 +50,14 @@ class House:
 
     def run(self, *arguments: str) -> None:
         """Run one of our modules to its end, in the project's folder."""
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            env=unmeasured(self.environment),
-            cwd=project_dir(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=90,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_module(self.environment, *arguments)
 
     def start_worker(self) -> "subprocess.Popen[bytes]":
         """Start the worker of all pools."""
         with self.log.open("ab") as output:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "stablequeue.worker", "any", *self.sandboxes],
-                env=self.environment,
+                env=measured(self.environment),
                 cwd=project_dir(),
                 stdout=output,
                 stderr=output,
@@ -97,11 +89,9 @@ class House:
 
 
 def _environment(settings: Settings, auth: str) -> dict[str, str]:
-    coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
     path = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {
         **path,
-        **coverage,
         **client_environment(settings),
         "STABLEQUEUE_HOME": str(settings.home),
         "STABLEQUEUE_PREFECT_API_URL": settings.prefect_api_url,

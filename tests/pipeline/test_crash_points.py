@@ -18,7 +18,6 @@ from stablequeue.catalogue import AttemptState, open_catalogue
 from stablequeue.ids import new_job_id
 from stablequeue.sandbox.serving import Sandbox, serve_sandbox
 from stablequeue.settings import load
-from tests.support.prefect import unmeasured
 
 pytestmark = [
     pytest.mark.timeout(400),
@@ -40,7 +39,7 @@ class JobRunner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**unmeasured(os.environ), "PYTHONPATH": "."},
+            env={**os.environ, "PYTHONPATH": "."},
         )
 
     def run(

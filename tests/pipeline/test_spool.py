@@ -221,6 +221,7 @@ def home() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.repeats
 @pytest.mark.timeout(180)
 async def test_500_damaged_results_are_stored_or_one_line_each_and_are_made_again(
     home: Path, bench: Bench, made_catalogue: Path, monkeypatch: pytest.MonkeyPatch

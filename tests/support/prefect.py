@@ -18,9 +18,11 @@ import httpx
 import pytest
 
 from stablequeue.prefect_api import PrefectApi, open_prefect
+from stablequeue.project import project_dir
 from stablequeue.secrets import private_folder
 from stablequeue.server_settings import api_auth, api_url, clean_environment, client_environment
 from stablequeue.settings import Settings
+from tests.support.measuring import measured as with_coverage
 from tests.support.waiting import wait_until
 
 START_S = 150.0
@@ -75,29 +77,19 @@ class PrefectServer:
         }
 
 
-def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` for a process whose coverage is not measured.
-
-    Nearly all that Prefect's server and its start do is Prefect's; measuring it takes half as
-    much time again.
-    """
-    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE")}
-
-
 def start_server(
     settings: Settings, log: Path, *, measured: bool = False
 ) -> subprocess.Popen[bytes]:
     """Start a server of its own process group and wait until it takes requests."""
-    inherited = clean_environment()
     environment = {
-        **(inherited if measured else unmeasured(inherited)),
+        **clean_environment(),
         "STABLEQUEUE_HOME": str(settings.home),
         "STABLEQUEUE_PREFECT_PORT": "0",
     }
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "stablequeue.server"],
-            env=environment,
+            env=with_coverage(environment) if measured else environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -117,6 +109,20 @@ def start_server(
         stop_process(process)
         raise
     return process
+
+
+def run_module(environment: Mapping[str, str], *arguments: str, timeout_s: float = 120) -> None:
+    """Run Python with these arguments in the project's folder; it must end well."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=project_dir(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def copied_home(server: PrefectServer, home: Path) -> Settings:

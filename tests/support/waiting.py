@@ -10,13 +10,18 @@ T = TypeVar("T")
 
 
 def wait_until(
-    what: Callable[[], T], *, timeout_s: float = 20.0, every_s: float = 0.05, why: str = ""
+    what: Callable[[], T], *, timeout_s: float = 20.0, every_s: float | None = None, why: str = ""
 ) -> T:
-    """Return the first true value of `what()`; fail when there is none in time."""
-    deadline = time.monotonic() + timeout_s
+    """Return the first true value of `what()`; fail when there is none in time.
+
+    Without `every_s` it looks less often the longer it takes: asking a server 20 times a second is
+    a good part of what that server does.
+    """
+    began = time.monotonic()
     while True:
         if value := what():
             return value
-        if time.monotonic() > deadline:
+        passed = time.monotonic() - began
+        if passed > timeout_s:
             pytest.fail(f"not within {timeout_s:g} s: {why or what}")
-        time.sleep(every_s)
+        time.sleep(min(0.3, max(0.05, passed / 10)) if every_s is None else every_s)

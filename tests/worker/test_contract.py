@@ -13,6 +13,7 @@ import pytest
 
 from stablequeue.prefect_api import Deployment, NewRun, PrefectApi, Run, StateType
 from stablequeue.worker.gpu_server import GpuServerWorker
+from tests.support.measuring import measured
 from tests.support.prefect import PrefectServer, stop_process
 from tests.support.waiting import wait_until
 
@@ -57,7 +58,7 @@ class Pool:
         with self.log.open("ab") as output:
             self.worker = subprocess.Popen(
                 [sys.executable, "-m", "prefect", "worker", "start", "--pool", self.name],
-                env={**server.environment(), "PREFECT_WORKER_QUERY_SECONDS": "1"},
+                env=measured({**server.environment(), "PREFECT_WORKER_QUERY_SECONDS": "1"}),
                 cwd=folder,
                 stdout=output,
                 stderr=output,

@@ -19,6 +19,7 @@ from stablequeue.project import project_dir
 from stablequeue.worker.gpu_server import GpuServerWorker
 from stablequeue.worker.pools import PoolList
 from stablequeue.worker.presence import kill, process_name
+from tests.support.measuring import measured
 from tests.support.prefect import PrefectServer, stop_process
 from tests.support.waiting import wait_until
 
@@ -61,7 +62,7 @@ class Bench:
         with self.log.open("ab") as output:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "stablequeue.worker", *(pools or [self.pool])],
-                env=self.server.environment(),
+                env=measured(self.server.environment()),
                 cwd=self.folder,
                 stdout=output,
                 stderr=output,

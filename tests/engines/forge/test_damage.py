@@ -111,6 +111,7 @@ async def everything(engine: Forge, spool: Path) -> None:
         await engine.cancel(ticket)
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("place", PLACES)
 def test_a_damaged_answer_is_one_clear_error_or_does_not_matter(
     place: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

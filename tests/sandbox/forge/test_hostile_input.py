@@ -144,6 +144,7 @@ def hardy_peer(session_starter: StartPeer) -> Peer:
     return session_starter(stealth_scan=False)
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("path", sorted(_ROUTES))
 def test_random_json_never_harms_the_server(path: str, hardy_peer: Peer) -> None:
     @settings(
@@ -165,6 +166,7 @@ def test_random_json_never_harms_the_server(path: str, hardy_peer: Peer) -> None
     assert answer.status_code == 200
 
 
+@pytest.mark.repeats
 def test_random_options_are_accepted_and_never_harm_the_server(start_peer: StartPeer) -> None:
     peer = start_peer(stealth_scan=False)
     names = list(peer.get("/sdapi/v1/options").json())
