@@ -35,7 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Start everything, make three pictures, check them (STABLEQUEUE_DEMO_KEEP=1 keeps it running)
 	$(BIN)/python -m stablequeue.demo
 
-test: check pytest  ## Everything that must pass: lint, types, layers, tests with coverage
+test: $(STAMP)  ## Everything that must pass: lint, types, layers, tests with coverage
+	@$(MAKE) --no-print-directory -j2 lint types pytest
 
 check: lint types
 
