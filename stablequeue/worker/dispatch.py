@@ -203,6 +203,8 @@ class Scheduling:
         again: list[float] = []
         due: list[Seen] = []
         for seen in self._mirror.runs:
+            if seen.waiting.run_id in self._owner:
+                continue  # read before it was claimed, or waiting again before its process ended
             if seen.waiting.place <= now:
                 due.append(seen)
             else:

@@ -308,6 +308,19 @@ async def test_runs_whose_checkpoint_is_loaded_go_first_and_the_others_are_told(
     assert bench.state._mirror.passed == ["first"]
 
 
+@pytest.mark.parametrize("pool", ["gpu", "downloads"])
+async def test_a_run_that_is_here_already_is_taken_again_only_when_it_has_ended(
+    bench: Bench, pool: str
+) -> None:
+    """The mirror may have read it before it was claimed; a second taking would never end."""
+    bench.server("gpu")
+    bench.pool("downloads")
+    assert len(await bench.decide(seen("r", pool))) == 1
+    assert len(await bench.decide(seen("r", pool))) == 1
+    bench.end("r")
+    assert len(await bench.decide(seen("r", pool))) == 2
+
+
 async def test_a_run_of_somebodys_own_pool_is_simply_started(bench: Bench) -> None:
     bench.pool("mine")
     assert await bench.decide(seen("r", "mine")) == [("r", "")]
