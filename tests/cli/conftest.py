@@ -1,6 +1,7 @@
 """Running commands in this process, as `stablequeue` runs them."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,20 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Take back what commands do to our logger, which ends with the process where people run them.
+
+    After one with -q no later test of this process would see a warning.
+    """
+    ours = logging.getLogger("stablequeue")
+    before = ours.level, ours.propagate, ours.handlers[:]
+    yield
+    ours.setLevel(before[0])
+    ours.propagate = before[1]
+    ours.handlers[:] = before[2]
 
 
 @pytest.fixture
