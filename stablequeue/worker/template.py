@@ -114,7 +114,7 @@ class Template:
             from stablequeue.worker.runner import serve  # noqa: PLC0415  imported already
 
             code = serve(name, port=self._port, token=self._token)
-        except BaseException:
+        except Exception:
             traceback.print_exc()  # the exit below would swallow it
             raise
         finally:

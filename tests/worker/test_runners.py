@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,8 @@ from stablequeue.errors import Refused
 from stablequeue.worker.channel import Message
 from stablequeue.worker.runners import CAN_FORK, Runners
 from stablequeue.worker.warm_process import Runner
+
+NOBODY = "http://127.0.0.1:9/api"
 
 
 def _hear(runner: Runner, message: Message) -> None:
@@ -89,7 +92,7 @@ async def _template(runners: Runners, *, other_than: int) -> int:
 @pytest_asyncio.fixture
 async def forked(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runners]:
     """Give real processes, forked from a template; no run is given to them."""
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_API_URL", NOBODY)
     monkeypatch.setenv("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")
     runners = Runners(_hear)
     await runners.start()
@@ -125,8 +128,27 @@ async def test_a_process_asked_of_a_template_that_never_read_it_comes_from_the_n
     first = await forked.take()
     os.kill(before, signal.SIGSTOP)
     taking = [asyncio.create_task(forked.take()) for _ in range(2)]  # one stands ready, at most
-    await asyncio.sleep(0.1)
+    template = cast("Any", forked)._template
+    async with asyncio.timeout(20):
+        while not template._asked:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
     os.kill(before, signal.SIGKILL)
     async with asyncio.timeout(80):
         taken = await asyncio.gather(*taking)
     assert len({first.pid, *(runner.pid for runner in taken)}) == 3
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="forks")
+@pytest.mark.timeout(180)
+async def test_a_forked_process_that_cannot_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", NOBODY)  # asked for its version before anything else
+    runners = Runners(_hear, spare=0)
+    await runners.start()
+    try:
+        with pytest.raises(Refused, match="the lines above say why"):
+            await runners.take()
+    finally:
+        await runners.close()
+    assert "Failed to reach API" in capfd.readouterr().err
