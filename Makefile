@@ -44,7 +44,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/codespell $(shell git ls-files '*.py' '*.md' '*.toml' '*.yaml' '*.yml' 2>/dev/null)
+	@$(BIN)/codespell $(shell git ls-files '*.py' '*.md' '*.toml' '*.yaml' '*.yml' 2>/dev/null)
 
 types: $(STAMP)
 	$(BIN)/pyright

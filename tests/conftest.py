@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(300))
         if item.get_closest_marker("prefect") is not None:
-            first = not _FIRST_SERVER.isdisjoint(item.path.parts)
+            first = item.nodeid.split("/")[1] in _FIRST_SERVER
             item.add_marker(pytest.mark.xdist_group("server-1" if first else "server-2"))
 
 

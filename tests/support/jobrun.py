@@ -137,7 +137,6 @@ def hurry() -> None:
 def child(command: dict[str, Any], answer: int) -> None:
     points = Points(command.get("die_at", -1), Path(command["trace"]))
     points.install()
-    hurry()
     result: dict[str, Any] = {}
     try:
         result = {"ok": True, "message": asyncio.run(run_job(command)), "points": points.count}
@@ -151,13 +150,13 @@ def child(command: dict[str, Any], answer: int) -> None:
 
 def warm_up(command: dict[str, Any]) -> dict[str, Any]:
     """Run a job in this process: what is slow once, forks then find done."""
-    hurry()
     message = asyncio.run(run_job(command))
     gc.freeze()  # a fork then copies fewer pages
     return {"ok": True, "message": message}
 
 
 def main() -> None:
+    hurry()
     for line in sys.stdin:
         command = json.loads(line)
         if command["here"]:

@@ -22,7 +22,7 @@ from stablequeue.project import project_dir
 from stablequeue.secrets import private_folder
 from stablequeue.server_settings import api_auth, api_url, clean_environment, client_environment
 from stablequeue.settings import Settings
-from tests.support.measuring import measured as with_coverage
+from tests.support import measuring
 from tests.support.waiting import wait_until
 
 START_S = 150.0
@@ -89,7 +89,7 @@ def start_server(
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "stablequeue.server"],
-            env=with_coverage(environment) if measured else environment,
+            env=measuring.measured(environment) if measured else environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
