@@ -119,7 +119,8 @@ def test_a_connection_closed_before_the_request_is_worked_on(
     sandbox: Sandbox, client: Client
 ) -> None:
     sandbox.faults.add("close", "POST /prompt")
-    with pytest.raises(httpx.RemoteProtocolError):
+    # An end, or a reset where the body was not read yet: which of them is a matter of moments.
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         client.queue(graphs.plain())
     assert sandbox.state.journal == []
 
