@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 3
+TESTS = -m pytest -n $(JOBS) --dist loadgroup -m "not live and not house and not chaos"
 
 # Some images switch it off; every process would then compile what it imports.
 export PYTHONDONTWRITEBYTECODE :=
@@ -35,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Start everything, make three pictures, check them (STABLEQUEUE_DEMO_KEEP=1 keeps it running)
 	$(BIN)/python -m stablequeue.demo
 
-test: $(STAMP)  ## Everything that must pass: lint, types, layers, tests with coverage
+test: $(STAMP)  ## Everything that must pass: lint, types, layers, tests (COVERAGE=1 measures and judges it)
 	@$(MAKE) --no-print-directory -j2 lint types pytest
 
 check: lint types
@@ -50,10 +51,14 @@ types: $(STAMP)
 	$(BIN)/pyright
 
 pytest: $(STAMP)
+ifdef COVERAGE
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadgroup -m "not live and not house and not chaos"
+	$(BIN)/coverage run $(TESTS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --skip-covered --sort=cover
+else
+	$(BIN)/python $(TESTS)
+endif
 
 house: $(STAMP)  ## Kill and cancel in a whole installation (minutes; wants a quiet machine)
 	$(BIN)/python -m pytest -m house
