@@ -49,6 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A run split over processes (`--dist loadgroup`) starts two servers: a first start takes 10 s
     of CPU, and each some percent of a core for as long as it runs.
     """
+    items.sort(key=lambda item: item.get_closest_marker("begins_first") is None)
     for item in items:
         if "prefect_server" in getattr(item, "fixturenames", []):
             item.add_marker(pytest.mark.prefect)

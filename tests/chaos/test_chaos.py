@@ -100,6 +100,7 @@ def _full_width(place: Place) -> None:
         assert at_once(card) == []
 
 
+@pytest.mark.begins_first
 @pytest.mark.timeout(480)
 def test_a_few_jobs_survive_the_death_of_each_part(place: Place) -> None:
     _survive(place, jobs=20, kinds=DEADLY, blows=len(DEADLY), within_s=240)
