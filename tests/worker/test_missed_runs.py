@@ -22,8 +22,9 @@ class _Answer:
 class _Prefect:
     """Answers with waiting runs of one pool."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, takes_s: float = 0.0) -> None:
         self.committed = True
+        self.takes_s = takes_s
         self.asked = 0
         self.rows = [
             {
@@ -39,6 +40,7 @@ class _Prefect:
     async def request(self, method: str, path: str, *, json: dict[str, Any]) -> _Answer:
         assert (method, path) == ("POST", "/flow_runs/filter")
         self.asked += 1
+        await asyncio.sleep(self.takes_s)
         if not self.committed:
             return _Answer([])
         wanted = json["flow_runs"].get("id")
@@ -87,3 +89,19 @@ async def test_a_run_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.01)
     assert 1 < prefect.asked < 20
     await mirror.close()
+
+
+async def test_what_is_told_in_quick_succession_is_read_together() -> None:
+    prefect = _Prefect(100, takes_s=0.02)
+    mirror = Mirror(cast("PrefectClient", prefect), lambda: None, lambda _pool: None)
+    mirror._pools = {"any": str(uuid4())}  # pyright: ignore[reportPrivateUsage]  follows nothing
+    begun = asyncio.get_running_loop().time()
+    for row in prefect.rows:  # one every 5 ms: read as fast as Prefect answers, 25 times
+        mirror.look_at([row["id"]])
+        await asyncio.sleep(0.005)
+    async with asyncio.timeout(10):
+        while len(list(mirror.runs)) < len(prefect.rows):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.005)
+    passed = asyncio.get_running_loop().time() - begun
+    await mirror.close()
+    assert prefect.asked <= 2 + passed / prefect.takes_s / 3, "most of the time Prefect has peace"
