@@ -16,7 +16,7 @@ from stablequeue.worker import WORKER_TYPE
 VARIABLE = "stablequeue_setup"
 FLOW = "generate"
 _FOLDERS = ("flows", "blocks", "deployments")
-_SHAPES = ("request.py", "servers.py", "forms.py", "worker/gpu_server.py", "storage/base.py")
+_SHAPES = ("request.py", "servers.py", "forms.py", "worker/configuration.py", "storage/base.py")
 
 
 def fingerprint(servers: Sequence[ServerConfig], project: Path, *, limit: int) -> str:
@@ -24,11 +24,13 @@ def fingerprint(servers: Sequence[ServerConfig], project: Path, *, limit: int) -
     told = [(server.alias, server.type, server.base_url) for server in servers]
     digest = hashlib.sha256(json.dumps([told, limit, version("prefect")]).encode())
     library = Path(stablequeue.__file__).parent
-    files = [project / "prefect.yaml", *(library / name for name in _SHAPES)]
+    files = [library / name for name in _SHAPES]
     for folder in _FOLDERS:
         files += sorted((project / folder).glob("*.py"))
     for file in files:
-        digest.update(file.read_bytes() if file.exists() else b"")
+        digest.update(file.read_bytes())
+    plan = project / "prefect.yaml"
+    digest.update(plan.read_bytes() if plan.exists() else b"")
     return digest.hexdigest()
 
 

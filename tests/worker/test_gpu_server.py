@@ -15,8 +15,9 @@ from prefect.workers.process import ProcessWorker
 from stablequeue.project import project_dir
 from stablequeue.worker import WORKER_TYPE
 from stablequeue.worker import __main__ as command
+from stablequeue.worker.configuration import GpuServerJobConfiguration
 from stablequeue.worker.dispatch import Scheduling
-from stablequeue.worker.gpu_server import GpuServerJobConfiguration, GpuServerWorker
+from stablequeue.worker.gpu_server import GpuServerWorker
 
 
 def test_prefect_finds_the_type_by_its_entry_point() -> None:
