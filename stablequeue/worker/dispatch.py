@@ -1,8 +1,8 @@
 """Which server takes which waiting run, and when: the part of the worker that decides.
 
 One for all pools of a host. Workers (one a pool, Prefect's own class below) do the taking; here is
-the limiter that honours each pool's limit and pause, the shared pool `any`, the order of runs, the
-cards and the health of the servers.
+the limiter that honours each pool's limit and pause, the order of runs, the cards and the health of
+the servers.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -20,14 +21,14 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from stablequeue.errors import QueueError
-from stablequeue.flowrun import TOO_SMALL
 from stablequeue.ids import short_id
 from stablequeue.prefect_api import open_prefect
 from stablequeue.servers import ANY
 from stablequeue.settings import Settings
 from stablequeue.wanting import is_held_back, lacked_by_waiting
-from stablequeue.worker.ability import Abilities, Lack
+from stablequeue.worker.ability import Abilities
 from stablequeue.worker.ahead import may_take_ahead
+from stablequeue.worker.any_pool import AnyPool
 from stablequeue.worker.cancelling import Cancelling
 from stablequeue.worker.cards import Cards
 from stablequeue.worker.health import Health
@@ -52,7 +53,6 @@ LOOK_EVERY_S = 15.0
 CHECK_EVERY_S = 60.0
 _ROW_GOOD_FOR_S = 1.0
 _AHEAD_LOOK_S = 0.1
-_BEGUN_GOOD_FOR_S = 3.0
 
 
 class Scheduling:
@@ -63,15 +63,16 @@ class Scheduling:
         self._client: PrefectClient = get_client()
         self._workers: dict[str, GpuServerWorker] = {}
         self._owner: dict[str, str] = {}
-        self._skipped: dict[str, dict[str, Lack]] = {}
         self._wake = asyncio.Event()
-        self._saved = Saved(self._client, self._skipped.clear)
+        self._tickets = Tickets(settings, self._followed_jobs)
+        self._abilities = Abilities(settings)
+        self._saved = Saved(self._client, self._server_changed)
         self._pools, self._servers = self._saved.pools, self._saved.servers
+        take = partial(self._take, None)
+        self._any = AnyPool(self._pools, self._servers, self._abilities, self._tickets, take)
         self._health = Health(self._servers, self._in_background, self._wake.set)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._own = OwnPools(self._client, lambda seen: self._take(None, seen))
-        self._abilities = Abilities(settings)
-        self._tickets = Tickets(settings, self._followed_jobs)
+        self._own = OwnPools(self._client, take)
         self.cards = Cards(self._settle_card, self._health.free_memory, others=self._others_of)
         self.cancelling = Cancelling(
             self._client, self._tickets, self.cards.unsettled, self._in_background
@@ -220,11 +221,11 @@ class Scheduling:
                 if chosen is not None:
                     due = [seen for seen in due if seen is not chosen]
                     took = True
-        due = self._let_refuse(due)
+        due = self._any.let_refuse(due)
         due, wait = await self._own.serve(due, self._pools, self._servers, self._mirror)
         if wait is not None:
             again.append(wait)
-        again += self._asked_again_in(due)
+        again += self._any.asked_again_in(due)
         return min(again, default=None)
 
     async def _choose(
@@ -257,8 +258,7 @@ class Scheduling:
             if picked is None:
                 break
             seen = fit.pop(picked.run.run_id)
-            if seen.pool == ANY and (lack := await self._lack(server, seen)).reason:
-                self._skip(seen, server.alias, lack)
+            if seen.pool == ANY and not await self._any.can_have(server, seen):
                 continue
             if self._mirror is None or self._mirror.get(seen.waiting.run_id) is not seen:
                 continue  # it went, or changed, while the server was asked
@@ -284,103 +284,14 @@ class Scheduling:
         """Whether a server may take a run as far as pools, tiers and earlier answers go."""
         if seen.pool == server.alias:
             return not own.stops(seen.waiting.tier)
-        return seen.pool == ANY and shared and self._may_go_to(seen, server)
-
-    def _candidates(self, seen: Seen) -> list[ServerState]:
-        """Return the servers a run of `any` may go to at all, busy or not."""
-        wanted = str(seen.request.get("server") or ANY)
-        sections: object = seen.request.get("sections")
-        kinds = set[str]()
-        if isinstance(sections, dict):
-            kinds = set(cast("Mapping[str, Any]", sections))
-        real = any(not server.config.sandbox for server in self._servers.values())
-        return [
-            server
-            for server in self._servers.values()
-            if server.alias in self._pools
-            and wanted in {ANY, server.alias}
-            and (not kinds or server.config.type in kinds)
-            and not (real and server.config.sandbox and wanted == ANY)
-        ]
-
-    def _may_go_to(self, seen: Seen, server: ServerState) -> bool:
-        pool = self._pools.get(ANY)
-        own = self._pools[server.alias]
-        if pool is None or pool.paused:
-            return False
-        if pool.limit is not None and self._taken_from(ANY) >= pool.limit:
-            return False
-        if pool.stops(seen.waiting.tier) or own.stops(seen.waiting.tier):
-            return False
-        lack = self._skipped.get(seen.waiting.run_id, {}).get(server.alias)
-        if lack is not None and time.monotonic() < lack.until:
-            return False
-        return server in self._candidates(seen)
-
-    def _taken_from(self, pool: str) -> int:
-        """Return how many runs of a pool this host works on."""
-        return sum(
-            taken.pool == pool
-            for server in self._servers.values()
-            for taken in server.taken.values()
-        )
-
-    async def _lack(self, server: ServerState, seen: Seen) -> Lack:
-        """Say why a server cannot have a run of `any`."""
-        if seen.again:
-            begun = await self._tickets.begun_on(seen.waiting.job_id)
-            begun -= {one.alias for one in self._servers.values() if one.has_forgotten}
-            if begun and server.alias not in begun:
-                reason = f"may still be running on {', '.join(sorted(begun))}"
-                return Lack(reason, until=time.monotonic() + _BEGUN_GOOD_FOR_S)
-            if begun:
-                return Lack()
-        if f"{TOO_SMALL}{server.alias}" in seen.tags:
-            reason = "its card has not enough memory for this job"
-            return Lack(reason, True, time.monotonic() + LOOK_EVERY_S)
-        if len(self._candidates(seen)) == 1:
-            return Lack()  # the flow finds out, and says what is lacking
-        return await self._abilities.lacks(server.config, seen.request)
-
-    def _skip(self, seen: Seen, alias: str, lack: Lack) -> None:
-        known = self._skipped.setdefault(seen.waiting.run_id, {})
-        before = known.get(alias)
-        known[alias] = lack
-        if before is None or before.reason != lack.reason:
-            logger.info("job=%s not on %s: %s", short_id(seen.waiting.job_id), alias, lack.reason)
-
-    def _let_refuse(self, due: list[Seen]) -> list[Seen]:
-        """Start runs of `any` that no server can do: the flow says what each lacks, and fails."""
-        left: list[Seen] = []
-        for seen in due:
-            names = {server.alias for server in self._candidates(seen)}
-            lacks = self._skipped.get(seen.waiting.run_id, {})
-            nobody = all(alias in lacks and lacks[alias].final for alias in names)
-            pool = self._pools.get(ANY)
-            if seen.pool == ANY and nobody and pool is not None and not pool.paused:
-                self._skipped.pop(seen.waiting.run_id, None)
-                self._take(None, seen)
-            else:
-                left.append(seen)
-        return left
-
-    def _asked_again_in(self, due: list[Seen]) -> list[float]:
-        """Return in how many seconds what a server lacks for these runs may have changed."""
-        now = time.monotonic()
-        lacks = [
-            lack
-            for seen in due
-            for lack in self._skipped.get(seen.waiting.run_id, {}).values()
-            if not lack.final
-        ]
-        return [lack.until - now for lack in lacks if lack.until > now]
+        return seen.pool == ANY and shared and self._any.may_go_to(seen, server)
 
     def _take(self, server: ServerState | None, seen: Seen) -> None:
         worker, waiting = self._workers.get(seen.pool), seen.waiting
         if worker is None or self._mirror is None:
             return
         self._mirror.forget(waiting.run_id)
-        self._skipped.pop(waiting.run_id, None)
+        self._any.forget(waiting.run_id)
         self._owner[waiting.run_id] = server.alias if server else ""
         if server is not None:
             server.taken[waiting.run_id] = Taken(
@@ -448,6 +359,9 @@ class Scheduling:
                 if self._mirror is not None:
                     await self._mirror.check()
 
+    def _server_changed(self) -> None:
+        self._any.forget_all()
+
     def _pool_changed(self, resource: str) -> None:
         del resource
         self._in_background(self._reread_pools())
@@ -502,10 +416,7 @@ class Scheduling:
                     for seen in runs
                     if seen.waiting.overtaken
                 },
-                "skipped": {
-                    run: {alias: lack.reason for alias, lack in lacks.items()}
-                    for run, lacks in self._skipped.items()
-                },
+                "skipped": self._any.reasons(),
                 "written": datetime.now(UTC).timestamp(),
             },
         )

@@ -91,7 +91,7 @@ class Bench:
         self.scheduling = Tried(settings)
         self.asked = Asked()
         self.state: Any = self.scheduling
-        self.state._abilities = self.asked
+        self.state._any._abilities = self.asked
         self.pool(ANY)
 
     def pool(self, name: str, **more: Any) -> None:
