@@ -51,7 +51,7 @@ types: $(STAMP)
 	$(BIN)/pyright
 
 pytest: $(STAMP)
-ifdef COVERAGE
+ifeq ($(COVERAGE),1)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(TESTS)
 	$(BIN)/coverage combine -q

@@ -44,7 +44,7 @@ _FIRST_SERVER = {"blocks", "deployments", "fetching", "prefect_api", "server"}
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses Prefect's server, and give it the time a start takes.
+    """Put the longest first, mark what uses Prefect's server, and give it the time a start takes.
 
     A run split over processes (`--dist loadgroup`) starts two servers: a first start takes 10 s
     of CPU, and each some percent of a core for as long as it runs.
