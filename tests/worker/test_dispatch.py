@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -262,6 +263,27 @@ async def test_a_job_waits_for_a_server_that_is_only_away(bench: Bench) -> None:
     bench.asked.lacking["a"] = Lack("lacks it", final=True, until=time.monotonic() + 60)
     bench.asked.lacking["b"] = Lack("does not answer", until=time.monotonic() + 60)
     assert await bench.decide(seen("r", ANY)) == []
+
+
+async def test_a_server_whose_address_was_changed_is_asked_again_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for alias in ("a", "b"):
+        bench.server(alias)
+        bench.asked.lacking[alias] = Lack("does not answer", until=time.monotonic() + 60)
+    run = seen("r", ANY)
+    assert await bench.decide(run) == []
+    bench.asked.lacking.clear()
+    assert await bench.decide(run) == [], "what was answered holds for a while"
+
+    async def documents(*_kind: object, **_options: object) -> list[SimpleNamespace]:
+        data = {"type": "comfyui", "url": "http://127.0.0.1:2"}
+        return [SimpleNamespace(name=alias, data=data) for alias in ("a", "b")]
+
+    client = SimpleNamespace(read_block_documents_by_type=documents)
+    monkeypatch.setattr(bench.state._saved, "_client", client)
+    await bench.state._saved.read_servers()
+    assert await bench.decide(run) == [("r", "a")]
 
 
 async def test_a_server_in_quarantine_gets_nothing_and_nothing_waits_for_it(bench: Bench) -> None:
