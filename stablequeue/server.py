@@ -129,6 +129,7 @@ def _application(settings: Settings, port: int) -> App:
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
     make_transactions_immediate(prefect.__version__)
+    end_transactions_of_the_cancelled()
     check_job_variables_once(prefect.__version__)
     auth = load_secrets(settings).auth.get_secret_value()
     hosts = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
@@ -186,6 +187,31 @@ def make_transactions_immediate(version: str) -> bool:
 
     sqlite.begin_transaction = begin_transaction
     return True
+
+
+def end_transactions_of_the_cancelled() -> None:
+    """Have SQLite's lock given back when a task is cancelled in the middle of a transaction.
+
+    Prefect cancels such tasks, e.g. of a worker whose connection ended. SQLAlchemy then closes the
+    connection; SQLite keeps one alive, with its lock, whose statements somebody refers to still,
+    as the traceback of the cancelled task does until garbage is looked for. Nobody could write
+    for a minute or more.
+    """
+    from sqlalchemy import event  # noqa: PLC0415  comes with Prefect
+    from sqlalchemy.pool import Pool  # noqa: PLC0415
+
+    event.listen(Pool, "invalidate", roll_back)
+
+
+def roll_back(connection: Any, record: object, error: object) -> None:
+    """End the transaction of a connection that is about to be closed."""
+    del record, error
+    if connection is None:
+        return
+    # The order is with the connection's thread before it is waited for; and a task that is
+    # cancelled once more meanwhile is being cancelled already.
+    with contextlib.suppress(asyncio.CancelledError, connection.dbapi.Error, ValueError):
+        connection.rollback()
 
 
 def check_job_variables_once(version: str) -> bool:
