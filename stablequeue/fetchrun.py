@@ -106,6 +106,7 @@ class Fetch:
         self._flow = asyncio.current_task()
         self.paused = False
         self._artifact: UUID | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     def progressed(self, progress: Progress) -> None:
         """Take note of how far it is; shown by `shown`."""
@@ -120,6 +121,10 @@ class Fetch:
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
+            if self._telling is not None:
+                # Its thread knows of no cancelling. A late word would have those wait again for
+                # minutes who are woken next.
+                await asyncio.gather(self._telling, return_exceptions=True)
 
     async def state(self, name: str, message: str) -> None:
         """Show a state of the running run; a person's cancel or pause that came before stands."""
@@ -196,8 +201,10 @@ class Fetch:
             self._flow.cancel()
 
     async def _tell(self, message: str) -> None:
+        told = self.call(lambda: fetches.tell(self.api, self.key, message))
+        self._telling = asyncio.create_task(told)
         with suppress(PrefectError):  # decoration
-            await self.call(lambda: fetches.tell(self.api, self.key, message))
+            await asyncio.shield(self._telling)
 
     async def _show_artifact(self, progress: Progress, message: str) -> None:
         percent = round(100 * progress.received / progress.total, 1) if progress.total else 0.0
