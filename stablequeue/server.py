@@ -3,9 +3,10 @@
 It listens on loopback only, keeps everything below `home/prefect`, and writes its address into the
 run folder once it takes requests. SIGTERM or Ctrl-C ends it.
 
-Two things differ from `prefect server start`. SQLite transactions open IMMEDIATE: deferred ones
+Three things differ from `prefect server start`. SQLite transactions open IMMEDIATE: deferred ones
 that read and then write fail at once when another commit comes between, whatever the busy timeout
-(measured: 5 % of writes refused from one client, 60 % from two). And the UI has a route that logs
+(measured: 5 % of writes refused from one client, 60 % from two). One whose task is cancelled gives
+its lock back at once, not when garbage is looked for. And the UI has a route that logs
 the user in (`stablequeue.server_login`) and pages that call nobody else (`server_pages`).
 """
 
