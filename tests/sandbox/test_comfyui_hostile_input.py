@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from stablequeue.sandbox import Sandbox, serve_sandbox
 from tests.sandbox import graphs
 from tests.sandbox.comfyui import Client, how_it_ended
+from tests.support.waiting import wait_until
 
 EXPECTED = {200, 206, 304, 400, 403, 404, 405, 413, 416, 500}
 PATHS = [
@@ -62,11 +63,18 @@ def client(sandbox: Sandbox) -> Generator[Client]:
         yield opened
 
 
+def _nothing_runs(client: Client) -> bool:
+    """Interrupt what runs; say whether anything did. An interrupt that comes too early is lost."""
+    running = client.running()
+    for prompt_id in running:
+        client.post("/interrupt", json={"prompt_id": prompt_id})
+    return not running
+
+
 def _still_works(client: Client) -> None:
     """Fail if the server or its worker has died."""
     client.post("/queue", json={"clear": True})
-    for prompt_id in client.running():
-        client.post("/interrupt", json={"prompt_id": prompt_id})
+    wait_until(lambda: _nothing_runs(client), every_s=0.01, why="what runs is interrupted")
     assert how_it_ended(client.run(graphs.plain())) == "execution_success"
 
 
@@ -116,6 +124,11 @@ def test_no_damaged_workflow_kills_the_worker(
     graph = _damaged(graphs.txt2img(steps=1, size=16), node, name, value)
     body = json.dumps({"prompt": graph}).encode()
     assert client.post("/prompt", content=body).status_code in {200, 400, 500}
+    _still_works(client)
+
+
+def test_what_is_interrupted_too_early_does_not_keep_the_worker(client: Client) -> None:
+    client.queue(graphs.txt2img(steps=10_000, size=16))
     _still_works(client)
 
 
