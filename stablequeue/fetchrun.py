@@ -46,6 +46,7 @@ from stablequeue.models.sources import Offer
 from stablequeue.prefect_api import PrefectApi, open_prefect
 from stablequeue.settings import Settings
 from stablequeue.sizes import size
+from stablequeue.uninterrupted import forget_cancels, the_end
 
 logger = logging.getLogger("stablequeue.models")
 
@@ -266,7 +267,11 @@ async def open_fetch(
         except QueueError as error:
             await life.failed(fetch, error)
         except (asyncio.CancelledError, SystemExit) as error:
-            await life.interrupted(fetch, error)
+            left_with = await the_end(life.interrupted(fetch, error))
+            if left_with is error:
+                raise
+            forget_cancels()
+            raise left_with from error
 
 
 class FetchRefused(Exception):
@@ -314,21 +319,21 @@ class _Life:
         await fetch.wake(f"{fetch.target.name} cannot be fetched")
         self._ended.state = Failed(message=message)
 
-    async def interrupted(self, fetch: Fetch, error: BaseException) -> None:
-        """Is the download cancelled, or does only this process end?"""
+    async def interrupted(self, fetch: Fetch, error: BaseException) -> BaseException:
+        """Is the download cancelled, or does only this process end?
+
+        Returns:
+            What to leave the flow with.
+        """
         if fetch.paused:
-            if (task := asyncio.current_task()) is not None:
-                task.uncancel()
-            message = "paused; what has come stays, and it goes on from there"
-            raise given_back(message) from error
+            return given_back("paused; what has come stays, and it goes on from there")
         now = datetime.now(UTC)
         why = "The worker stopped; it goes on from what has come."
         if not await is_over(self._client, self.id) and await self._back("Handed back", why, now):
-            message = "handed back by a stopping worker"
-            raise given_back(message) from error
+            return given_back("handed back by a stopping worker")
         await self._clean(fetch)
         await fetch.wake(f"the download of {fetch.target.name} was cancelled")
-        raise error
+        return error
 
     async def _clean(self, fetch: Fetch) -> None:
         with suppress(DownloadError):  # somebody else is at it

@@ -50,6 +50,7 @@ from stablequeue.sending import job_tags
 from stablequeue.servers import ANY, ServerConfig
 from stablequeue.settings import Settings
 from stablequeue.storage import Store
+from stablequeue.uninterrupted import forget_cancels, the_end
 from stablequeue.views import DELETED
 from stablequeue.warm import given
 
@@ -171,9 +172,12 @@ async def open_run(
                 raise RunEnded from error
         except (asyncio.CancelledError, SystemExit) as error:
             # SystemExit: Prefect's console logging, once nobody reads what a dead worker's child
-            # prints.
-            await life.quiet()
-            await life.interrupted(error)
+            # prints. The worker may end this process for a cancel that the run saw itself.
+            left_with = await the_end(life.interrupted(error))
+            if left_with is error:
+                raise
+            forget_cancels()
+            raise left_with from error
 
 
 _kept: dict[tuple[str, int, int], Catalogue] = {}
@@ -353,20 +357,20 @@ class _Life:
             return await self._back_to_scheduled("Needs more memory", str(error))
         return False
 
-    async def interrupted(self, error: BaseException) -> None:
-        """Our task is ended: is the job cancelled, or does only this process end?"""
+    async def interrupted(self, error: BaseException) -> BaseException:
+        """Our task is ended: is the job cancelled, or does only this process end?
+
+        Returns:
+            What to leave the flow with.
+        """
+        await self.quiet()
         if await self.is_over() or not await self._back_to_scheduled(
             "Handed back", "The worker stopped; it goes on from here."
         ):
             await self._cancelled()
-            task = asyncio.current_task()
-            if self.run is not None and self.run.stopped and task is not None:
-                task.uncancel()
-                message = "cancelled"
-                raise given_back(message) from error
-            raise error
-        message = "handed back by a stopping worker"
-        raise given_back(message) from error
+            seen_ourselves = self.run is not None and self.run.stopped
+            return given_back("cancelled") if seen_ourselves else error
+        return given_back("handed back by a stopping worker")
 
     async def is_over(self) -> bool:
         """Whether somebody cancelled or deleted the run."""

@@ -32,6 +32,7 @@ from stablequeue.pipeline.spool import (
     read_result,
     write_result,
 )
+from stablequeue.uninterrupted import uninterrupted
 from stablequeue.warm import CardHeld, given
 
 MOST_ATTEMPTS = 4
@@ -102,7 +103,7 @@ async def _make_all(job: Job, todo: Sequence[int], card: CardHeld) -> list[Failu
     except asyncio.CancelledError:
         for task in workers:
             task.cancel()  # once: a second time would cut off the interrupt it is sending
-        await asyncio.wait(workers)
+        await uninterrupted(asyncio.wait(workers))
         raise
     for task in workers:
         task.result()
@@ -304,7 +305,7 @@ async def _cancelled(job: Job, attempt: Attempt, ticket: Ticket) -> None:
         if await job.wants_interrupt():
             await _interrupt(job, attempt, ticket)
 
-    await asyncio.shield(asyncio.ensure_future(ask()))
+    await uninterrupted(ask())
 
 
 async def _interrupt(job: Job, attempt: Attempt, ticket: Ticket) -> None:

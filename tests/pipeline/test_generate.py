@@ -422,6 +422,25 @@ async def test_every_picture_under_way_is_stopped_when_the_job_is_cancelled(benc
     await answering
 
 
+async def test_a_second_cancel_does_not_cut_off_the_interrupt_of_the_first(bench: Bench) -> None:
+    job = bench.job()
+    late = asyncio.Event()
+    bench.engine.collects, bench.engine.cancels = [HANG], [late]
+    making = asyncio.create_task(generate(job))
+    await until(lambda: bench.engine.waiting)
+    making.cancel()
+    await until(lambda: "cancel 0-1" in bench.engine.calls)
+
+    making.cancel()
+    await asyncio.wait({making}, timeout=0.05)
+    assert not making.done(), "it left while the server was being asked"
+    late.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert bench.states(job) == ["0-1 cancelled"]
+
+
 async def test_a_job_cancelled_from_elsewhere_begins_no_further_picture(bench: Bench) -> None:
     job = bench.job()
     bench.catalogue.finish(job.id, Outcome(state=JobState.CANCELLED))
