@@ -38,7 +38,7 @@ from stablequeue.errors import (
 )
 from stablequeue.fetches import Target, file_key
 from stablequeue.flowshow import is_over
-from stablequeue.giving_back import given_back
+from stablequeue.giving_back import back_to_scheduled, given_back
 from stablequeue.models.downloads import Downloaded, Progress, give_up
 from stablequeue.models.folders import Root, target_in
 from stablequeue.models.roots import library_roots
@@ -342,17 +342,7 @@ class _Life:
     async def _back(self, name: str, message: str, when: datetime) -> bool:
         """Let the run wait again; False if it was cancelled or deleted meanwhile."""
         state = Scheduled(scheduled_time=when, name=name, message=message)
-        try:
-            await self._client.request(
-                "PATCH",
-                "/flow_runs/{id}",
-                path_params={"id": self.id},
-                json={"infrastructure_pid": None},
-            )
-            answer = await self._client.set_flow_run_state(self.id, state)
-        except ObjectNotFound:
-            return False
-        return answer.status is SetStateStatus.ACCEPT or not await is_over(self._client, self.id)
+        return await back_to_scheduled(self._client, self.id, state)
 
 
 def _begun(

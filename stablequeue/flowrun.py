@@ -19,7 +19,6 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Failed, Scheduled
@@ -38,7 +37,7 @@ from stablequeue.errors import (
 )
 from stablequeue.fetches import WAITING
 from stablequeue.flowshow import Run, is_over
-from stablequeue.giving_back import given_back
+from stablequeue.giving_back import back_to_scheduled, given_back
 from stablequeue.ids import run_name
 from stablequeue.modelwait import ModelWait, any_over, ask_for
 from stablequeue.pipeline.accept import begin, job_of_run
@@ -453,23 +452,11 @@ class _Life:
             name: Of the state.
             message: Beside it.
             not_before: It is due then, and not at its old place.
-
-        The process on record is forgotten: Prefect would send a later cancel to it, and wait.
         """
         place = self._flow_run.expected_start_time if self._flow_run else None
         when = not_before or place or datetime.now(UTC)
         state = Scheduled(scheduled_time=when, name=name, message=message)
-        try:
-            await self.client.request(
-                "PATCH",
-                "/flow_runs/{id}",
-                path_params={"id": self._id},
-                json={"infrastructure_pid": None},
-            )
-            answer = await self.client.set_flow_run_state(self._id, state)
-        except ObjectNotFound:
-            return False
-        return answer.status is SetStateStatus.ACCEPT or not await self.is_over()
+        return await back_to_scheduled(self.client, self._id, state)
 
 
 def _unpark(catalogue: Catalogue, server: str) -> None:

@@ -17,6 +17,7 @@ from prefect.exceptions import Abort
 from stablequeue import flowrun
 from stablequeue.catalogue import JobState, open_catalogue
 from stablequeue.flowrun import Ending, open_run
+from stablequeue.server_blocks import config_of
 from stablequeue.servers import ServerConfig
 from stablequeue.settings import Settings
 from stablequeue.storage import open_store
@@ -28,14 +29,20 @@ class Prefect:
     def __init__(self, state: State[Any]) -> None:
         self.state = state
         self.told: list[str] = []
+        self.refuses = False
         self.begun, self.asked, self.answers = (asyncio.Event() for _ in range(3))
 
     async def read_flow_run(self, _: UUID) -> Any:
-        self.asked.set()
-        await self.answers.wait()
+        if self.refuses:  # asked by the run itself, while it works
+            self.refuses = False
+        else:
+            self.asked.set()
+            await self.answers.wait()
         return SimpleNamespace(state=self.state)
 
     async def set_flow_run_state(self, _: UUID, state: State[Any], **_more: Any) -> Any:
+        if self.refuses:
+            return SimpleNamespace(status=SetStateStatus.REJECT)
         self.told.append(state.name or "")
         return SimpleNamespace(status=SetStateStatus.ACCEPT)
 
@@ -58,7 +65,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def begin(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Begin:
     async def server(*_: Any) -> ServerConfig:
-        return ServerConfig(alias="gpu", type="comfyui", url="http://127.0.0.1:9")
+        return config_of("gpu", {"type": "comfyui", "url": "http://127.0.0.1:9"})
 
     async def store(*_: Any) -> Any:
         return open_store(settings)
@@ -76,7 +83,8 @@ def begin(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Begin:
         ) as run:
             prefect.begun.set()
             if prefect.state.is_cancelling():
-                run._stop("cancelled")
+                prefect.refuses = True
+                await run.phase("Generating")
             await asyncio.Event().wait()
 
     def begun(prefect: Prefect) -> "asyncio.Task[None]":

@@ -314,7 +314,8 @@ class Scheduling:
             if flow_run is None:
                 self.ended(run_id)
                 return
-            blocks = asyncio.create_task(self._saved.blocks())
+            queued = flow_run.state.timestamp.timestamp() if flow_run.state else 0.0
+            blocks = asyncio.create_task(self._saved.blocks(after=queued))
             self._in_background(blocks)
 
             async def give() -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from stablequeue.worker.knowledge import PoolState, ServerState
 logger = logging.getLogger("stablequeue.worker")
 
 SAVED_GOOD_FOR_S = 2.0
-"""Jobs that begin later than this after a server was saved otherwise go by what it is now."""
+"""How long jobs begin by what was read once; one queued since then has it read again."""
 
 
 class Saved:
@@ -42,7 +42,8 @@ class Saved:
         self.servers: dict[str, ServerState] = {}
         self.learned: Mapping[str, Mapping[str, Any]] = {}
         self._blocks: dict[str, Mapping[str, Any]] = {}
-        self._read_at = 0.0
+        self._read_at = -SAVED_GOOD_FOR_S  # when the last reading began, monotonic
+        self._read_on = 0.0  # the same by the clock on the wall
         self._reading: asyncio.Task[None] | None = None
 
     async def read_pools(self, wanted: Callable[[], Collection[str]]) -> None:
@@ -84,24 +85,37 @@ class Saved:
         rows: list[Mapping[str, Any]] = answer.json()
         return frozenset(str(row["name"]) for row in rows if row.get("is_paused"))
 
-    async def blocks(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the saved servers, fresh if Prefect answers."""
+    async def blocks(self, *, after: float = 0.0) -> Mapping[str, Mapping[str, Any]]:
+        """Return the saved servers, fresh if Prefect answers.
+
+        Args:
+            after: They are as they were then or later: people change a server and queue the next
+                job for it at once. In seconds since 1970.
+        """
         try:
-            await self._refresh()
+            await self._refresh(after)
         except (httpx.HTTPError, OSError) as error:
             logger.warning("saved servers cannot be read, those known are used: %s", error)
         return self._blocks
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, after: float) -> None:
         """Have the saved servers no older than a moment; runs that start together share it."""
-        if time.monotonic() - self._read_at < SAVED_GOOD_FOR_S:
-            return
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self.read_servers())
-        await self._reading
+        now = time.monotonic()
+
+        def good() -> bool:
+            # A reading that began since we were asked is the newest there is: Prefect's clock,
+            # of which `after` is, may be ahead of ours.
+            age = now - self._read_at
+            return age <= 0 or (age < SAVED_GOOD_FOR_S and self._read_on >= after)
+
+        while not good():
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self.read_servers())
+            await asyncio.shield(self._reading)
 
     async def read_servers(self) -> None:
         """Read the saved servers; one whose values do not fit is left out."""
+        began_at, began_on = time.monotonic(), time.time()
         try:
             documents = await self._client.read_block_documents_by_type(
                 SERVER_BLOCK, include_secrets=True, limit=200
@@ -110,7 +124,7 @@ class Saved:
             if error.response.status_code != HTTPStatus.NOT_FOUND:
                 raise
             documents = []  # the block type is not registered: no server was ever saved
-        self._read_at = time.monotonic()
+        self._read_at, self._read_on = began_at, began_on
         self._blocks = {document.name or "": document.data for document in documents}
         configs: dict[str, ServerConfig] = {}
         for alias, data in self._blocks.items():
