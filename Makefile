@@ -14,10 +14,10 @@ TESTS = -m pytest -n $(JOBS) --dist loadgroup -m "not live and not house and not
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest house chaos bench format wheel docs clean
+.PHONY: help setup demo test check lint types pytest house chaos bench bench-rest format wheel docs clean
 
 help:  ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: $(STAMP)  ## Create .venv with everything needed
 
@@ -66,8 +66,11 @@ house: $(STAMP)  ## Kill and cancel in a whole installation (minutes; wants a qu
 chaos: $(STAMP)  ## Kill everything at moments of a seed, printed (SEED=n repeats one); 2 minutes
 	$(BIN)/python -m pytest -s -m chaos tests/chaos
 
-bench: $(STAMP)  ## Measure, print the table and write docs/benchmarks.md's figures
+bench: $(STAMP)  ## Measure the queue beside Prefect's worker; print it and write it to docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run
+
+bench-rest: $(STAMP)  ## The same for starting, commands, storing and search
+	$(BIN)/python -m benchmarks.run --rest
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""Starting, commands, memory, storing and search of an installation: `--all` of make bench.
+"""Starting, commands, memory, storing and search of an installation: `make bench-rest`.
 
 About 12 minutes, most of it for the million rows of the search.
 """

@@ -4,13 +4,13 @@ import os
 import platform
 import sqlite3
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of the figures -->"
+END = "<!-- end of the figures -->"
 PACKAGES = ("prefect", "pydantic", "sqlalchemy", "httpx", "Pillow")
 
 
@@ -74,34 +74,52 @@ class Row:
     goal: str
 
 
-def table(rows: Iterable[Row], figures: Iterable[Figure], begun: str) -> str:
-    """Return the figures as Markdown."""
+def heading(command: str, begun: str) -> str:
+    """Say when, where and beside what was measured.
+
+    Args:
+        command: What measures this again.
+        begun: The load before.
+    """
     today = datetime.now(UTC).date().isoformat()
-    release = version("stablequeue")
-    lines = [
-        f"Measured on {today} by `make bench` with StableQueue {release}.",
-        f"Machine: {machine()}.",
-        f"Load of the last minute: {begun} before, {load()} after.",
-        "",
-        "| figure | Prefect's worker as it comes | tuned | ours | ratio to tuned | goal |",
-        "| --- | --- | --- | --- | ---: | --- |",
-    ]
-    lines += [
-        f"| {one.name} | {one.stock} | {one.tuned} | {one.ours} | {one.ratio or '-'}"
-        f" | {one.goal or '-'} |"
-        for one in rows
-    ]
-    lines += ["", "| figure | measured | goal | load | how |", "| --- | --- | --- | ---: | --- |"]
-    lines += [
-        f"| {one.name} | {one.value} | {one.goal or '-'} | {one.load or '-'} | {one.note} |"
-        for one in figures
-    ]
-    return "\n".join(lines)
+    return (
+        f"Measured on {today} by `{command}` with StableQueue {version('stablequeue')}.\n"
+        f"Machine: {machine()}.\n"
+        f"Load of the last minute: {begun} before, {load()} after.\n"
+    )
 
 
-def write(text: str, document: Path) -> None:
-    """Put the table between the marks of the document."""
-    old = document.read_text(encoding="utf-8") if document.exists() else f"{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
+def comparison(rows: Iterable[Row]) -> str:
+    """Return the main table as Markdown."""
+    return _table(
+        ("figure", "Prefect's worker as it comes", "tuned", "ours", "ratio to tuned", "goal"),
+        [(one.name, one.stock, one.tuned, one.ours, one.ratio, one.goal) for one in rows],
+        numbers=4,
+    )
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """Return figures of ours alone as Markdown."""
+    return _table(
+        ("figure", "measured", "goal", "load", "how"),
+        [(one.name, one.value, one.goal, one.load, one.note) for one in figures],
+        numbers=3,
+    )
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int) -> str:
+    """Return a table; the column `numbers` is aligned to the right."""
+    rules = ["---:" if index == numbers else "---" for index in range(len(names))]
+    lines = [names, rules, *([cell or "-" for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def write(text: str, document: Path, command: str) -> None:
+    """Put what a command measured between its marks in the document."""
+    begin = f"<!-- figures: written by {command} -->"
+    old = document.read_text(encoding="utf-8") if document.exists() else ""
+    if begin not in old:
+        old = f"{old}\n{begin}\n{END}\n"
+    before, _, rest = old.partition(begin)
     _, _, after = rest.partition(END)
-    document.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    document.write_text(f"{before}{begin}\n\n{text}\n{END}{after}", encoding="utf-8")

@@ -2,22 +2,22 @@
 
 At most 20 minutes. Every figure is measured in the same run, on the sandbox with fixed step times,
 and stands beside the load it was taken at: nothing here is a test, since on a shared machine times
-say as much about the neighbours. `--all` measures starting, commands, storing and search too, in
-12 minutes more. `curl` and `aria2c` are raced where they are installed.
+say as much about the neighbours. `make bench-rest` (`--rest`) measures starting, commands, storing
+and search, in 12 minutes of its own. `curl` and `aria2c` are raced where they are installed.
 """
 
 import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import house_figures, policy
 from benchmarks.engine import Engine
 from benchmarks.pace import Values, accepting, accepting_singly, cancelling, everything
-from benchmarks.report import Figure, Row, load, table, write
+from benchmarks.report import Row, comparison, heading, load, table, write
 from benchmarks.site import Stock, ours
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20, help="single jobs, one after the other")
     parser.add_argument("--many", type=int, default=40, help="jobs of a backlog")
     parser.add_argument(
-        "--all", action="store_true", help="also starting, commands, storing, search"
+        "--rest", action="store_true", help="instead: starting, commands, storing, search"
     )
     parser.add_argument("--no-stock", action="store_true", help="leave Prefect's own worker out")
     parser.add_argument("--write", type=Path, default=DOCUMENT, help="the document to refresh")
@@ -105,24 +105,31 @@ def main() -> None:
     options = parser.parse_args()
     begun = load()
     folder = Path(tempfile.mkdtemp(dir=options.folder, prefix="stablequeue-bench-"))
-    engine = Engine(folder / "engine")
+    command = "make bench-rest" if options.rest else "make bench"
     try:
-        with engine.running():
-            own = _said("ours", lambda: measure_ours(folder, engine, options.jobs, options.many))
-            plain, tuned = Values(), Values()
-            if not options.no_stock:
-                plain, tuned = measure_stock(folder, engine)
-        figures: Sequence[Figure] = [*policy.figures(), *house_figures.libraries(folder)]
-        if options.all:
-            figures = [*figures, *house_figures.measure(folder, 1_000_000)]
+        if options.rest:
+            measured = table(house_figures.measure(folder, 1_000_000))
+        else:
+            measured = _queue(folder, options)
     except (TimeoutError, RuntimeError):
         print(f"what ran is kept in {folder}", file=sys.stderr)
         raise
-    text = table(rows(plain, tuned, own), figures, begun)
+    text = f"{heading(command, begun)}\n{measured}"
     print(text)
-    write(text, options.write)
+    write(text, options.write, command)
     shutil.rmtree(folder, ignore_errors=True)
     print(f"written: {options.write}")
+
+
+def _queue(folder: Path, options: argparse.Namespace) -> str:
+    engine = Engine(folder / "engine")
+    with engine.running():
+        own = _said("ours", lambda: measure_ours(folder, engine, options.jobs, options.many))
+        plain, tuned = Values(), Values()
+        if not options.no_stock:
+            plain, tuned = measure_stock(folder, engine)
+    figures = [*policy.figures(), *house_figures.libraries(folder)]
+    return f"{comparison(rows(plain, tuned, own))}\n{table(figures)}"
 
 
 def _said(name: str, work: Callable[[], Values]) -> Values:

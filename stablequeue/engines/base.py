@@ -337,9 +337,15 @@ class SupportsRefresh(Protocol):
         ...
 
 
+@runtime_checkable
 class SupportsFreeMemory(Protocol):
     """An engine that can ask its server to give the card's memory back."""
 
     async def free_memory(self) -> None:
-        """Ask the server to unload its models."""
+        """Have the server unload its models; returns once another one can use their memory.
+
+        Raises:
+            EngineBusy: Somebody uses them.
+            EngineUnreachable: Retryable.
+        """
         ...

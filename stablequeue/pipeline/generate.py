@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import cast
 
 from stablequeue.catalogue import Attempt, AttemptState, JobState
-from stablequeue.engines.base import Located, RawResult, SupportsFreeNotice, Ticket
+from stablequeue.engines.base import (
+    Located,
+    RawResult,
+    SupportsFreeMemory,
+    SupportsFreeNotice,
+    Ticket,
+)
 from stablequeue.errors import (
     EngineAuthFailed,
     EngineError,
     EngineStalled,
     EngineUnreachable,
+    OutOfMemory,
     QueueError,
     Refused,
     ResultLost,
@@ -53,7 +60,8 @@ async def generate(job: Job) -> list[Failure]:
     """Bring every picture of the job into the spool, holding the server's card meanwhile.
 
     At most `engine.depth` remote jobs of ours are on the server at once, begun in order. When a
-    picture fails for good, those under way are finished and no further one is begun.
+    picture fails for good, those under way are finished and no further one is begun. One the card
+    had no memory for is tried once more with everything else unloaded.
 
     Returns:
         The pictures that failed, if at least one other was made; empty when all are there.
@@ -72,6 +80,13 @@ async def generate(job: Job) -> list[Failure]:
         return []
     async with hold_card(job) as card:
         failures = await _make_all(job, todo, card)
+    engine = job.engine
+    lacking = [one.error for one in failures if isinstance(one.error, OutOfMemory)]
+    if lacking and isinstance(engine, SupportsFreeMemory):
+        async with hold_card(job) as card:  # it was given back with the last answer
+            await _free_memory(engine, lacking[0])
+            todo = [index for index in todo if index not in job.made]
+            failures = await _make_all(job, todo, card)
     for failure in failures:
         if isinstance(failure.error, PARKING):
             raise failure.error
@@ -80,6 +95,15 @@ async def generate(job: Job) -> list[Failure]:
     ):
         raise failures[0].error
     return failures
+
+
+async def _free_memory(engine: SupportsFreeMemory, error: OutOfMemory) -> None:
+    """Have the server unload what it keeps of other jobs; what failed is then tried once more."""
+    logger.info("%s; its memory is freed, and it is tried once more", error)
+    try:
+        await engine.free_memory()
+    except QueueError as refused:
+        logger.info("it is tried once more all the same: %s", refused)
 
 
 async def _make_all(job: Job, todo: Sequence[int], card: CardHeld) -> list[Failure]:
@@ -142,17 +166,15 @@ async def _make(job: Job, index: int, sent: Callable[[], None]) -> None:
                 note = f"begun on {attempt.server}, which does not do this job any more"
                 await _update(job, attempt, AttemptState.GONE, note=note)
                 continue
-            ticket = attempt.ticket
-            located = await job.engine.locate(ticket)
+            located = await job.engine.locate(attempt.ticket)
             logger.info("picture %d attempt %d is %s", index, attempt.attempt, located.value)
             if located in {Located.GONE, Located.UNKNOWN}:
                 await _give_up_ticket(job, attempt, located)
                 continue
         else:
             attempt = await _begin(job, index, attempt)
-            ticket = attempt.ticket
         sent()
-        await _collect(job, attempt, ticket)
+        await _collect(job, attempt, attempt.ticket)
         _tell_made(job, time.monotonic() - max(begun_at, job.made_at))
         return
     raise ResultLost(

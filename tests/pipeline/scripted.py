@@ -65,6 +65,7 @@ class Scripted:
     collects: list[Any] = field(default_factory=list[Any])
     cancels: list[Any] = field(default_factory=list[Any])
     observations: list[Any] = field(default_factory=list[Any])
+    frees: list[Any] = field(default_factory=list[Any])
     calls: list[str] = field(default_factory=list[str])
     waiting: int = 0
     at_once: int = 0
@@ -128,6 +129,10 @@ class Scripted:
     async def cancel(self, ticket: Ticket) -> bool:
         self.calls.append(f"cancel {ticket.remote_id}")
         return await self._told(self.cancels, True)
+
+    async def free_memory(self) -> None:
+        self.calls.append("free")
+        await self._told(self.frees, None)
 
     async def _told(self, told: list[Any], usual: T) -> T:
         next_one: Any = told.pop(0) if told else usual

@@ -12,11 +12,13 @@ from stablequeue.catalogue import AttemptState, JobState, Outcome
 from stablequeue.engines.base import Located, RawResult, Ticket
 from stablequeue.errors import (
     EngineAuthFailed,
+    EngineBusy,
     EngineStalled,
     EngineUnreachable,
     Interrupted,
     JobFailed,
     JobRejected,
+    OutOfMemory,
     QueueError,
     Refused,
     ResultLost,
@@ -258,6 +260,32 @@ async def test_a_failure_ends_the_attempt_with_its_reason(bench: Bench) -> None:
     (attempt,) = bench.catalogue.attempts(job.id)
     assert (attempt.state, attempt.error) == (AttemptState.FAILED, "job_failed")
     assert "the node exploded" in attempt.note
+
+
+@pytest.mark.parametrize("frees", [[], [EngineBusy("gpu-a", "somebody uses it")]])
+async def test_a_picture_without_memory_is_tried_once_more_with_everything_else_unloaded(
+    bench: Bench, frees: list[Any]
+) -> None:
+    job = bench.job(count=3)
+    bench.engine.frees = frees
+    bench.engine.ends = {"1-1": OutOfMemory("gpu-a", "12 GB are not enough")}
+
+    assert await generate(job) == []
+
+    assert bench.engine.calls.count("free") == 1
+    assert bench.states(job) == ["0-1 collected", "1-1 failed", "1-2 collected", "2-1 collected"]
+
+
+async def test_a_picture_that_finds_no_memory_twice_fails(bench: Bench) -> None:
+    job = bench.job()
+    bench.engine.collects = [OutOfMemory("gpu-a", "12 GB are not enough") for _ in range(2)]
+
+    with pytest.raises(OutOfMemory):
+        await generate(job)
+
+    asked = [call for call in bench.engine.calls if not call.startswith(("observe", "collect"))]
+    assert asked == ["submit 0-1", "free", "submit 0-2"]
+    assert bench.states(job) == ["0-1 failed", "0-2 failed"]
 
 
 async def test_one_picture_that_fails_leaves_the_others_and_no_further_one_is_begun(

@@ -222,6 +222,17 @@ class SystemStats:
     vram_total: int
     vram_free: int
     sandbox: bool
+    torch_free: int = 0
+
+    @property
+    def free_for_others(self) -> int:
+        """What another process could use of the first device.
+
+        `vram_free` counts what PyTorch keeps for itself in, except where there is no such thing
+        (on a CPU both are the machine's memory).
+        """
+        kept = self.torch_free if self.torch_free < self.vram_free else 0
+        return self.vram_free - kept
 
     @property
     def release(self) -> tuple[int, ...]:
@@ -252,6 +263,7 @@ def parse_system_stats(data: Any) -> SystemStats:
         vram_total=whole(first.get("vram_total")),
         vram_free=whole(first.get("vram_free")),
         sandbox=system.get("stablequeue_sandbox") is True,
+        torch_free=whole(first.get("torch_vram_free")),
     )
 
 

@@ -22,7 +22,7 @@ from stablequeue.engines.base import (
     ServerInfo,
     Ticket,
 )
-from stablequeue.engines.comfyui import workflow
+from stablequeue.engines.comfyui import freeing, workflow
 from stablequeue.engines.comfyui.answers import SystemStats
 from stablequeue.engines.comfyui.client import ComfyClient
 from stablequeue.engines.comfyui.collecting import Collector, lost
@@ -187,8 +187,12 @@ class ComfyUI:
         return await self._follower.locate(prompt_id) in {Located.DONE, Located.GONE}
 
     async def free_memory(self) -> None:
-        """Ask the server to unload its models."""
-        await self._client.free()
+        """Have the server unload its models; returns once another one can use their memory.
+
+        Raises:
+            EngineUnreachable: Retryable.
+        """
+        await freeing.free_memory(self._client)
 
     async def _known_stats(self) -> SystemStats:
         if self._stats is None:

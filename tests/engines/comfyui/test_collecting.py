@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from stablequeue.engines.base import Kind, Located, Ticket
-from stablequeue.engines.comfyui import ComfyUI, following
+from stablequeue.engines.comfyui import ComfyUI, following, freeing
 from stablequeue.engines.comfyui.client import ComfyClient
 from stablequeue.errors import (
     EngineAuthFailed,
@@ -433,10 +433,42 @@ async def test_a_request_still_under_way_is_waited_for_before_it_counts_as_stopp
     assert await engine.cancel(ticket) is True
 
 
-async def test_memory_is_given_back_on_request(engine: ComfyUI, server: Scripted) -> None:
+def _free(server: Scripted, *free: int, torch: int | None = None) -> None:
+    """Have the server say how much memory is free, in MB, the last for good."""
+    for megabytes in free:
+        server.stats = json.loads(json.dumps(server.stats))
+        (device,) = server.stats["devices"]
+        device["vram_free"] = megabytes * 2**20
+        device["torch_vram_free"] = (megabytes if torch is None else torch) * 2**20
+        server.script("GET /system_stats", JSONResponse(server.stats))
+
+
+async def test_memory_is_given_back_once_others_can_use_it(
+    engine: ComfyUI, server: Scripted
+) -> None:
+    _free(server, 1_000, 1_000, 4_000, 7_600, 7_600)
     await engine.free_memory()
-    (call,) = server.calls
-    assert (call.path, call.json) == ("/free", {"unload_models": True, "free_memory": True})
+    asked = [(call.path, call.json) for call in server.calls if call.method == "POST"]
+    assert asked == [("/free", {"unload_models": True, "free_memory": True})]
+    assert server.calls[0].path == "/system_stats", "how it was before must be known"
+    assert len(server.calls) == 6
+
+
+async def test_memory_that_pytorch_keeps_for_itself_is_not_given_back(
+    engine: ComfyUI, server: Scripted
+) -> None:
+    _free(server, 5_000, 11_000, torch=4_000)
+    _free(server, 11_000, 11_000, torch=0)
+    await engine.free_memory()
+    assert len(server.calls) == 5
+
+
+async def test_a_server_with_nothing_to_give_back_is_not_waited_for(
+    engine: ComfyUI, server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freeing, "PATIENCE_S", 0.05)
+    await engine.free_memory()
+    assert 3 <= len(server.calls) <= 5
 
 
 @pytest.fixture

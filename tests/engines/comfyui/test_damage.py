@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse, Response
 
 from stablequeue.engines.base import Ticket
-from stablequeue.engines.comfyui import ComfyUI, following, submission
+from stablequeue.engines.comfyui import ComfyUI, following, freeing, submission
 from stablequeue.errors import QueueError
 from tests.engines.comfyui.conftest import config
 from tests.engines.comfyui.jobs import job, request
@@ -123,6 +123,7 @@ async def damaged(damage: list[tuple[str, int, Any]]) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freeing, "PATIENCE_S", 0.01)
     for name, value in (
         ("POLL_S", 0.01),
         ("POLL_WITHOUT_PUSH_S", 0.01),
