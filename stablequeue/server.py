@@ -5,9 +5,10 @@ run folder once it takes requests. SIGTERM or Ctrl-C ends it.
 
 Three things differ from `prefect server start`. SQLite transactions open IMMEDIATE: deferred ones
 that read and then write fail at once when another commit comes between, whatever the busy timeout
-(measured: 5 % of writes refused from one client, 60 % from two). One whose task is cancelled gives
-its lock back at once, not when garbage is looked for. And the UI has a route that logs
-the user in (`stablequeue.server_login`) and pages that call nobody else (`server_pages`).
+(measured: 5 % of writes refused from one client, 60 % from two). They wait for each other in the
+event loop, not in SQLite, and one whose task is cancelled gives its lock back at once, not when
+garbage is looked for. And the UI has a route that logs the user in (`stablequeue.server_login`) and
+pages that call nobody else (`server_pages`).
 """
 
 import asyncio
@@ -43,6 +44,7 @@ from stablequeue.server_settings import (
     write_address,
 )
 from stablequeue.settings import Settings, load
+from stablequeue.turns import Turns
 
 logger = logging.getLogger("stablequeue.server")
 
@@ -50,6 +52,8 @@ TRIED_VERSIONS = re.compile(r"3\.(8|9)\.\d")
 """Versions of Prefect whose `begin_transaction` we replace."""
 
 _STOP_S = 10
+_TURN_WITHIN_S = 60.0
+"""As long as Prefect has SQLite wait; then SQLite says what is wrong."""
 _CHECKED_GOOD_FOR_S = 60.0
 _MOST_CHECKED = 1000
 
@@ -150,7 +154,12 @@ def _leave_workers_out() -> None:
 
 
 def make_transactions_immediate(version: str) -> bool:
-    """Make Prefect's SQLite transactions take the write lock when they begin.
+    """Make Prefect's SQLite transactions take the write lock when they begin, one after the other.
+
+    They take turns before they ask SQLite for it: who waits there keeps the connection's mutex, and
+    the event loop stands still when garbage is looked for and a statement of that connection is in
+    it. If it is the holder of the lock who should go on next, everything stands still until the
+    busy timeout of a minute.
 
     Args:
         version: Of the installed Prefect.
@@ -170,13 +179,17 @@ def make_transactions_immediate(version: str) -> bool:
             version,
         )
         return False
+    turns = Turns()
 
     @contextlib.asynccontextmanager
     async def begin_transaction(
         self: Any, session: Any, with_for_update: bool = False
     ) -> AsyncGenerator[Any, None]:
         del with_for_update  # always
-        async with stock(self, session, with_for_update=True) as transaction:
+        async with (
+            turns.one(patience_s=_TURN_WITHIN_S),
+            stock(self, session, with_for_update=True) as transaction,
+        ):
             await session.connection()  # BEGIN IMMEDIATE now, not at the first statement
             # The mode is inherited by whatever the body opens: a second session that only reads
             # (PATCH of a work queue opens one) would wait for our own lock until it times out.

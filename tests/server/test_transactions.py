@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 from prefect.server.database.configurations import AioSqliteConfiguration
 from sqlalchemy import event
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import Pool, QueuePool
 
 from stablequeue import server
 
@@ -74,4 +74,36 @@ async def test_a_task_cancelled_in_a_transaction_leaves_no_lock_behind(tmp_path:
         await writing
     assert await asyncio.to_thread(is_free, file)
     assert not sqlite3.connect(file).execute("SELECT * FROM sqlite_master").fetchall()
+    await engine.dispose()
+
+
+async def test_writers_wait_for_each_other_in_the_loop_and_not_in_sqlite(tmp_path: Path) -> None:
+    database = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/prefect.db")
+    engine = await database.engine()
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)
+    begun: list[str] = []
+    go_on = {name: asyncio.Event() for name in ("first", "second", "gone", "last")}
+
+    async def write(name: str) -> None:
+        session = await database.session(engine)
+        async with session, database.begin_transaction(session):
+            begun.append(name)
+            await go_on[name].wait()
+
+    writing: dict[str, asyncio.Task[None]] = {}
+    for name in go_on:
+        writing[name] = asyncio.create_task(write(name))
+        await asyncio.sleep(0)
+    while not begun:  # noqa: ASYNC110 - a condition of another thread
+        await asyncio.sleep(0.001)
+    await asyncio.wait(writing.values(), timeout=0.1)
+    assert begun == ["first"]
+    assert pool.checkedout() == 1, "those who wait have no connection yet"
+
+    writing["gone"].cancel()
+    for name in ("first", "second", "last"):
+        go_on[name].set()
+    await asyncio.gather(*writing.values(), return_exceptions=True)
+    assert begun == ["first", "second", "last"]
     await engine.dispose()
