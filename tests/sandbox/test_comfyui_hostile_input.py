@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Generator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import websockets
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from stablequeue.sandbox import Sandbox, serve_sandbox
@@ -118,6 +119,9 @@ links = st.tuples(st.sampled_from("3456789"), st.integers(-3, 3)).map(list)
     ),
     value=json_values | links | st.sampled_from(["SaveImage", "GrowMask", "LoadImage", "../x"]),
 )  # fmt: skip
+@example(node="8", name="ckpt_name", value=["nobody", 1])  # an input that node does not have
+@example(node="8", name="ckpt_name", value=["4", math.inf])
+@example(node="8", name="ckpt_name", value=["4", 10**400])
 def test_no_damaged_workflow_kills_the_worker(
     client: Client, node: str, name: str, value: Any
 ) -> None:

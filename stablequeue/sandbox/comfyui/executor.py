@@ -134,9 +134,9 @@ class _Run:
     async def to_the_end(self, outputs: list[str]) -> None:
         """Run node after node; tell how it ended."""
         executor = self.executor
-        agenda = Agenda(self.prompt, outputs, self.is_cached)
         current: str | None = None
         try:
+            agenda = Agenda(self.prompt, outputs, self.is_cached)
             self.act(await executor.state.strike("start", PROTOCOL), "start")
             while (current := agenda.next()) is not None:
                 await self.node(current)

@@ -6,6 +6,7 @@ through one node between), then whichever was met first on the way back from the
 """
 
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any, cast
 
 from stablequeue.sandbox.comfyui.nodes import NODES
@@ -26,7 +27,9 @@ def links(node: JSON) -> list[tuple[str, int]]:
 def as_link(value: Any) -> tuple[str, int] | None:
     """Return `value` as (node, output) if it is a link."""
     match value:
-        case [str() as source, int() | float() as slot] if not isinstance(slot, bool):
+        case [str() as source, int() as slot] if not isinstance(slot, bool):
+            return source, slot
+        case [str() as source, float() as slot] if isfinite(slot):
             return source, int(slot)
         case _:
             return None
