@@ -82,7 +82,7 @@ async def generate(job: Job) -> list[Failure]:
         failures = await _make_all(job, todo, card)
     engine = job.engine
     lacking = [one.error for one in failures if isinstance(one.error, OutOfMemory)]
-    if lacking and isinstance(engine, SupportsFreeMemory):
+    if lacking and len(lacking) == len(failures) and isinstance(engine, SupportsFreeMemory):
         async with hold_card(job) as card:  # it was given back with the last answer
             await _free_memory(engine, lacking[0])
             todo = [index for index in todo if index not in job.made]

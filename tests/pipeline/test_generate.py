@@ -276,6 +276,22 @@ async def test_a_picture_without_memory_is_tried_once_more_with_everything_else_
     assert bench.states(job) == ["0-1 collected", "1-1 failed", "1-2 collected", "2-1 collected"]
 
 
+async def test_what_failed_for_another_reason_too_is_not_made_again_for_want_of_memory(
+    bench: Bench,
+) -> None:
+    job = bench.job(count=2)
+    bench.engine.ends = {
+        "0-1": OutOfMemory("gpu-a", "12 GB are not enough"),
+        "1-1": JobFailed("gpu-a", "the fan has stopped"),
+    }
+
+    with pytest.raises(OutOfMemory):
+        await generate(job)
+
+    assert "free" not in bench.engine.calls
+    assert bench.states(job) == ["0-1 failed", "1-1 failed"]
+
+
 async def test_a_picture_that_finds_no_memory_twice_fails(bench: Bench) -> None:
     job = bench.job()
     bench.engine.collects = [OutOfMemory("gpu-a", "12 GB are not enough") for _ in range(2)]
